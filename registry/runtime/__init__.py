@@ -1,0 +1,1 @@
+"""What every process of Callboard needs to be a process: settings, logs, life cycle, admin side."""
