@@ -1,8 +1,8 @@
 """Who is registered now: the fold of all changes.
 
 `apply()` says which service a change touched, so that its reader rewrites that
-one and no other.  A service whose last instance left stays `known`, with its
-port names, until it is forgotten.
+one and no other.  A service whose last instance left stays known, with its port
+names, until it is forgotten.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,11 @@ from types import MappingProxyType
 
 from registry import names
 from registry.changes import Change, InstanceDown, InstanceUp, ServiceForgotten, Snapshot
-from registry.model import Instance
+from registry.model import MAX_LEASE_TTL, Instance
+
+UNCONFIRMED_HOLD = 75.0
+"""Seconds beyond its own lease that an instance stays which a snapshot lacks without a Down
+seen: the longest back-off of a sidecar, an attempt, and the grace."""
 
 _NO_INSTANCES: Mapping[str, Instance] = MappingProxyType({})
 
@@ -36,40 +40,41 @@ class Service:
 class Catalog:
     """All services known at `revision`.  One task changes it; everyone else reads."""
 
-    def __init__(self) -> None:
-        self.revision = 0
+    def __init__(self, revision: int = 0) -> None:
+        self.revision = revision
         self._services: dict[str, Service] = {}
+        self._unconfirmed: dict[str, float] = {}
+        self._count = 0
 
     def __repr__(self) -> str:
         return (
-            f"<Catalog {self.instance_count} instances in {len(self._services)} services,"
+            f"<Catalog {self._count} instances in {len(self._services)} services,"
             f" revision {self.revision}>"
         )
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Catalog":
         """A catalog that holds exactly *snapshot*."""
-        catalog = cls()
-        catalog.revision = snapshot.revision
-        for instance in sorted(snapshot.instances, key=lambda i: i.revision):
-            catalog._put(instance)
+        catalog = cls(snapshot.revision)
+        for instance in snapshot.instances:
+            catalog.put(instance)
         for instance in snapshot.gone:
-            if instance.service not in catalog._services:
-                catalog._services[instance.service] = Service(instance.listed_as, last=instance)
+            catalog.put_gone(instance)
         return catalog
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, dead: Mapping[str, int] = MappingProxyType({})) -> Snapshot:
         """Everything in it, such that `Catalog.of(catalog.snapshot())` equals it."""
         services = self._services.values()
         return Snapshot(
             self.revision,
             tuple(i for s in services for i in s.instances.values()),
-            tuple(s.last for s in services if s.last is not None and not s.instances),
+            tuple(s.last for s in services if s.last is not None),
+            dict(dead),
         )
 
     @property
     def instance_count(self) -> int:
-        return sum(len(s.instances) for s in self._services.values())
+        return self._count
 
     def __len__(self) -> int:
         """How many services are known, those without instances included."""
@@ -88,6 +93,8 @@ class Catalog:
         service = self.service(name)
         return _NO_INSTANCES if service is None else service.instances
 
+    # --- changes ------------------------------------------------------------------------
+
     def apply(self, change: Change) -> str | None:
         """Fold *change* in; the folded name of the service it touched, or None.
 
@@ -99,26 +106,42 @@ class Catalog:
         self.revision = change.revision
         match change:
             case InstanceUp(instance):
-                return self._put(instance)
+                return self.put(instance)
             case InstanceDown(service, instance_id):
-                return self._remove(service, instance_id)
+                return self._remove(service, instance_id, change.revision)
             case ServiceForgotten(service):
                 return self._forget(service)
 
-    def _put(self, instance: Instance) -> str:
+    def put(self, instance: Instance) -> str | None:
+        """Hold *instance*, unless a later revision of it is held; its service, or None."""
         service = self._services.get(instance.service)
         if service is None:
             service = self._services[instance.service] = Service(instance.listed_as)
+        held = service.instances.get(instance.id)
+        if held is not None and held.revision > instance.revision:
+            return None
+        if held is None:
+            self._count += 1
         service.instances[instance.id] = instance
         service.last = None
+        self._unconfirmed.pop(instance.registration.key, None)
         return instance.service
 
-    def _remove(self, name: str, instance_id: str) -> str | None:
+    def put_gone(self, instance: Instance) -> None:
+        """Know its service as one that *instance* was the last to leave."""
+        if instance.service not in self._services:
+            self._services[instance.service] = Service(instance.listed_as, last=instance)
+
+    def _remove(self, name: str, instance_id: str, revision: int) -> str | None:
         service = self._services.get(name)
-        if service is None or (instance := service.instances.pop(instance_id, None)) is None:
+        held = None if service is None else service.instances.get(instance_id)
+        if service is None or held is None or held.revision > revision:
             return None
+        del service.instances[instance_id]
+        self._count -= 1
+        self._unconfirmed.pop(held.registration.key, None)
         if not service.instances:
-            service.last = instance
+            service.last = held
         return name
 
     def _forget(self, name: str) -> str | None:
@@ -127,3 +150,37 @@ class Catalog:
             return None
         del self._services[name]
         return name
+
+    # --- snapshots remove nobody on their own word ------------------------------------------
+
+    def keep_missing(self, before: "Catalog", dead: Mapping[str, int], now: float) -> Iterator[str]:
+        """Keep what *before* held and this one lacks, for its lease and UNCONFIRMED_HOLD.
+
+        Only a Down that is known from *dead* removes at once.  A generator, so that a large
+        catalog can be gone through in slices: it yields the keys it keeps.
+        """
+        for instance in [i for _, s in before.services() for i in s.instances.values()]:
+            key = instance.registration.key
+            left_at = dead.get(key, -1)
+            if instance.id in self.instances(instance.service) or left_at >= instance.revision:
+                continue
+            self.put(instance)
+            lease = instance.registration.lease_ttl or MAX_LEASE_TTL
+            self._unconfirmed[key] = before._unconfirmed.get(key, now + lease + UNCONFIRMED_HOLD)
+            yield key
+
+    def drop_unconfirmed(self, now: float) -> list[str]:
+        """Remove what was kept long enough without a word of it; the services touched."""
+        over = [key for key, until in self._unconfirmed.items() if now >= until]
+        touched = []
+        for key in over:
+            name, _, instance_id = key.partition("/")
+            self._remove(name, instance_id, self.revision)
+            self._forget(name)
+            touched.append(name)
+        return touched
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many instances are kept although the last snapshot lacked them."""
+        return len(self._unconfirmed)

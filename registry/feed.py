@@ -1,0 +1,281 @@
+"""Hearing of changes: a snapshot, then the stream, for ever.
+
+Whoever reads `follow()` never sees an exception: what goes wrong between it and the store is
+said as a value, and it connects again.  A gap in the stream means another snapshot:
+
+- an entry names another predecessor than the revision we are at (trimmed, or lost and rewritten);
+- at a reconnect the replication id differs, or our last entry is no longer there.
+
+Stream ids are times, so a promoted replica soon has later ids than the ones we
+know; XREAD alone would go on without an error.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from registry.catalog import Catalog
+from registry.changes import Change, decode_change
+from registry.errors import MalformedEntry, StoreUnavailable
+from registry.keys import Keys, keys_of
+from registry.model import decode_instance
+from registry.redis_client import connect, errors_translated
+
+BLOCK_MS = 500
+"""How long one XREAD waits: the store's pulse is read at least twice a second."""
+
+PULSE_INTERVAL = 0.5
+"""Seconds between two looks at the store's pulse."""
+
+STALE_AFTER = 5.0
+"""Seconds without a sweep after which the store is cut off from its registrars, or has none."""
+
+READ_COUNT = 512
+"""Entries of one XREAD: folding them takes some 10 ms."""
+
+SCAN_COUNT = 64
+"""Instances of one step of a snapshot: decoding them takes about 2 ms, then others may run."""
+
+RECONNECT_MIN, RECONNECT_MAX = 0.05, 1.0
+"""Seconds between two attempts to connect: doubled each time, from the one to the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The whole catalog anew.  `dead`: recently departed instances → revision of their Down."""
+
+    catalog: Catalog
+    dead: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The store answered.  `current`: its registrars were heard of within STALE_AFTER."""
+
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The store does not answer, or cannot be believed yet; `error` says why."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An entry that is not ours to understand was passed over."""
+
+    where: str
+    error: str
+
+
+Event = Loaded | Change | Pulse | Lost | Skipped
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where we are in the stream: id of the last entry folded, its revision, whose stream.
+
+    Not `held`: nowhere yet, or not any more.
+    """
+
+    id: str = "0-0"
+    revision: int = 0
+    replid: str = ""
+    held: bool = False
+
+
+class _Gap(Exception):
+    """The stream does not go on from our cursor."""
+
+
+async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> AsyncIterator[Event]:
+    """All that happens in *zone*, for ever; a snapshot first.
+
+    *known_revision* is the highest that the reader has: a store below it that no registrar
+    has raised yet is not believed.
+    """
+    redis = connect(url)
+    keys = keys_of(zone)
+    cursor = _Cursor()
+    wait = RECONNECT_MIN
+    try:
+        while True:
+            try:
+                with errors_translated():
+                    async for event in _connected(redis, keys, cursor, known_revision):
+                        wait = RECONNECT_MIN
+                        yield event
+            except _Gap:
+                cursor.held = False
+            except StoreUnavailable as error:
+                yield Lost(str(error))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, RECONNECT_MAX)
+    finally:
+        await redis.aclose()
+
+
+async def _connected(
+    redis: Redis, keys: Keys, cursor: _Cursor, known_revision: Callable[[], int]
+) -> AsyncIterator[Event]:
+    """Events of one connection; *cursor* moves with them."""
+    replid = (await redis.info("replication"))["master_replid"]
+    if not await _goes_on(redis, keys, cursor, replid):
+        everything = await read_all(redis, keys)
+        revision = everything.catalog.revision
+        if revision < known_revision() and everything.raised_for != replid:
+            raise StoreUnavailable(
+                f"the store is at revision {revision}, behind {known_revision()},"
+                " and no registrar has raised it yet"
+            )
+        for skipped in everything.skipped:
+            yield skipped
+        cursor.id, cursor.revision, cursor.replid = everything.last_id, revision, replid
+        cursor.held = True
+        yield Loaded(everything.catalog, everything.dead)
+    loop = asyncio.get_running_loop()
+    next_pulse = loop.time()
+    while True:
+        if loop.time() >= next_pulse:
+            yield await _pulse(redis, keys)
+            next_pulse = loop.time() + PULSE_INTERVAL
+        for entry_id, fields in await _read(redis, keys, cursor.id):
+            event = advance(cursor, entry_id, fields)
+            if event is not None:
+                yield event
+
+
+def advance(cursor: _Cursor, entry_id: str, fields: Mapping[str, str]) -> Change | Skipped | None:
+    """Move *cursor* over an entry: its change, Skipped, or None when it was folded before.
+
+    Raises _Gap when the entry does not follow what we have.
+    """
+    cursor.id = entry_id
+    try:
+        change = decode_change(fields)
+    except MalformedEntry as error:
+        _follow_numbers(cursor, fields)
+        return Skipped(f"change {entry_id}", str(error))
+    if change.revision <= cursor.revision:
+        return None
+    if change.prev != cursor.revision:
+        raise _Gap
+    cursor.revision = change.revision
+    return change
+
+
+def _follow_numbers(cursor: _Cursor, fields: Mapping[str, str]) -> None:
+    """An entry we cannot read may still be one in our chain (a newer version wrote it)."""
+    try:
+        revision, prev = int(fields["r"]), int(fields["p"])
+    except (KeyError, ValueError):
+        return
+    if prev == cursor.revision < revision:
+        cursor.revision = revision
+
+
+async def _goes_on(redis: Redis, keys: Keys, cursor: _Cursor, replid: str) -> bool:
+    """Whether the stream is still the one that *cursor* was read from."""
+    if not cursor.held or replid != cursor.replid:
+        return False
+    if cursor.id == "0-0":
+        return True
+    return bool(await redis.xrange(keys.changes, cursor.id, cursor.id, count=1))
+
+
+async def _pulse(redis: Redis, keys: Keys) -> Pulse:
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hget(keys.meta, "last_tick")
+        (seconds, micros), tick = await pipe.execute()
+    try:
+        age = seconds + micros / 1e6 - int(tick) / 1000
+    except (TypeError, ValueError):
+        return Pulse(current=False)
+    return Pulse(current=age <= STALE_AFTER)
+
+
+Entries = list[tuple[str, Mapping[str, str]]]
+
+
+async def _read(redis: Redis, keys: Keys, after: str) -> Entries:
+    """Entries later than *after*, at most BLOCK_MS waited for; often none."""
+    answer: Any = await redis.xread({keys.changes: after}, count=READ_COUNT, block=BLOCK_MS)
+    return [entry for _, entries in answer or () for entry in _readable(entries)]
+
+
+def _readable(entries: Any) -> Entries:
+    """Entries as (id, fields); one deleted while it was read has no fields."""
+    return [(entry_id, fields or {}) for entry_id, fields in entries]
+
+
+# --- snapshots ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """What `read_all` found: the catalog at the stream's `last_id`, and who raised its revision."""
+
+    catalog: Catalog
+    dead: Mapping[str, int]
+    last_id: str
+    raised_for: str
+    skipped: tuple[Skipped, ...]
+
+
+async def read_all(redis: Redis, keys: Keys) -> Everything:
+    """The zone as it stands when the call ends.
+
+    The stream's last id and the revision are read at one moment, then the instances one by
+    one, then what happened meanwhile is folded in: changes older than an instance lose.
+    """
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(keys.meta)
+        pipe.xrevrange(keys.changes, count=1)
+        meta, last = await pipe.execute()
+    skipped: list[Skipped] = []
+    catalog = Catalog(_whole(meta.get("revision")))
+    cursor = _Cursor(last[0][0] if last else "0-0", catalog.revision)
+    async for key, value in redis.hscan_iter(keys.instances, count=SCAN_COUNT):
+        service = key.partition("/")[0]
+        try:
+            instance = decode_instance(value, meta.get(f"name:{service}", ""))
+            if instance.registration.key != key:
+                raise MalformedEntry("it is stored under another name than its own")
+            catalog.put(instance)
+        except MalformedEntry as error:
+            skipped.append(Skipped(f"instance {key[:130]}", str(error)))
+    for field, value in meta.items():
+        if field.startswith("gone:"):
+            try:
+                service = field.removeprefix("gone:")
+                catalog.put_gone(decode_instance(value, meta.get(f"name:{service}", "")))
+            except MalformedEntry as error:
+                skipped.append(Skipped(f"meta {field[:130]}", str(error)))
+    dead = {
+        field.removeprefix("dead:"): _whole(value.partition(" ")[0])
+        for field, value in meta.items()
+        if field.startswith("dead:")
+    }
+    while entries := await redis.xrange(keys.changes, f"({cursor.id}", count=READ_COUNT):
+        for entry_id, fields in _readable(entries):
+            try:
+                change = advance(cursor, entry_id, fields)
+            except _Gap:
+                return await read_all(redis, keys)
+            if isinstance(change, Skipped):
+                skipped.append(change)
+            elif change is not None:
+                catalog.apply(change)
+    catalog.revision = max(catalog.revision, cursor.revision)
+    return Everything(catalog, dead, cursor.id, meta.get("replid", ""), tuple(skipped))
+
+
+def _whole(text: str | None) -> int:
+    """A number of ours, or 0 for what is none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 17 else 0

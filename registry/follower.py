@@ -1,0 +1,148 @@
+"""A catalog kept current: what dnsd answers from and the registrar lists from.
+
+It owns the reading of the feed and what follows from it; its user is told which
+services changed, and may ask how current the whole is.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from registry.catalog import Catalog
+from registry.feed import Loaded, Lost, Pulse, Skipped, follow
+from registry.runtime import logs
+
+MAX_NAMED = 1000
+"""Skipped entries that are named in the log, once each; later ones are only counted."""
+
+KEEP_SLICE = 500
+"""Instances looked at between two turns of the loop when a snapshot is swapped in."""
+
+log = logs.get("feed")
+
+
+class Follower:
+    """The catalog of *zone*, followed from the store at *url* by `run()`.
+
+    *changed* is called with the folded names of services whose content changed, *reset* when
+    all of it may have.  A catalog that was never loaded is empty and not `loaded`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        zone: str,
+        *,
+        changed: Callable[[Collection[str]], None] = lambda services: None,
+        reset: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._url, self._zone = url, zone
+        self._changed, self._reset = changed, reset
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._named: set[str] = set()
+        self._state = logs.Transition(log)
+        self._current_at: float | None = None
+        self.catalog = Catalog()
+        self.loaded = False
+        self.current = False
+        self.error = "not asked yet"
+        self.applied = self.snapshots = self.malformed = self.losses = 0
+
+    def __repr__(self) -> str:
+        how = "current" if self.current else f"not current ({self.error})"
+        return f"<Follower {how}, {self.catalog!r}>"
+
+    def start_from(self, catalog: Catalog) -> None:
+        """Begin with *catalog*, read from disk: served as stale until the store is heard."""
+        self.catalog = catalog
+        self._reset()
+
+    def age(self, now: float) -> float:
+        """Seconds since the catalog was last known to be current; infinite when it never was."""
+        if self.current:
+            return 0.0
+        return float("inf") if self._current_at is None else now - self._current_at
+
+    async def reached(self, revision: int, timeout: float) -> bool:
+        """Wait until *revision* is folded in; False when it was not within *timeout* seconds."""
+        if self.catalog.revision >= revision:
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (revision, future)
+        self._waiting.append(entry)
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+        return True
+
+    async def run(self) -> None:
+        """Follow the store for ever."""
+        now = asyncio.get_running_loop().time
+        async for event in follow(self._url, self._zone, lambda: self.catalog.revision):
+            match event:
+                case Loaded():
+                    await self._adopt(event)
+                case Pulse(current):
+                    self._beat(current, now())
+                case Lost(error):
+                    self._lose(error)
+                case Skipped():
+                    self._skip(event)
+                case change:
+                    self.applied += 1
+                    touched = self.catalog.apply(change)
+                    if touched is not None:
+                        self._changed((touched,))
+                    self._wake()
+
+    async def _adopt(self, loaded: Loaded) -> None:
+        """Swap a snapshot in; nobody leaves on its word alone (see Catalog.keep_missing)."""
+        catalog, now = loaded.catalog, asyncio.get_running_loop().time()
+        for count, _ in enumerate(catalog.keep_missing(self.catalog, loaded.dead, now)):
+            if count % KEEP_SLICE == KEEP_SLICE - 1:
+                await asyncio.sleep(0)
+        self.catalog, self.loaded = catalog, True
+        self.snapshots += 1
+        log.info(
+            "catalog loaded",
+            services=len(catalog),
+            instances=catalog.instance_count,
+            kept=catalog.unconfirmed,
+            revision=catalog.revision,
+        )
+        self._reset()
+        self._wake()
+
+    def _beat(self, current: bool, now: float) -> None:
+        if touched := self.catalog.drop_unconfirmed(now):
+            self._changed(touched)
+        if not current:
+            self._lose("no registrar sweeps the store")
+            return
+        if self.loaded:
+            self._current_at, self.current, self.error = now, True, ""
+            self._state.enter("current", "feed current", revision=self.catalog.revision)
+
+    def _lose(self, error: str) -> None:
+        self.current, self.error = False, error
+        if self._state.enter(
+            "lost", "feed lost", level="warning", error=error, revision=self.catalog.revision
+        ):
+            self.losses += 1
+
+    def _skip(self, skipped: Skipped) -> None:
+        self.malformed += 1
+        if skipped.where not in self._named and len(self._named) < MAX_NAMED:
+            self._named.add(skipped.where)
+            log.warning("entry skipped", entry=skipped.where, error=skipped.error)
+
+    def _wake(self) -> None:
+        ready = [entry for entry in self._waiting if entry[0] <= self.catalog.revision]
+        for entry in ready:
+            self._waiting.remove(entry)
+            if not entry[1].done():
+                entry[1].set_result(None)

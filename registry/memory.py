@@ -1,0 +1,279 @@
+"""The lease store in memory: the specification that `RedisStore` must equal.
+
+It is also what every other test registers in.  Nothing here waits; the methods
+are coroutines only because the protocol's are.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from registry import lease, names
+from registry.changes import Change, InstanceDown, InstanceUp, ServiceForgotten, Snapshot
+from registry.errors import LeaseNotFound, LeaseSuperseded, RevisionConflict
+from registry.lease import Losses
+from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
+from registry.model import Instance, Registration
+
+ZONE = ""
+"""Stands for the whole zone where services are counted."""
+
+
+class MemoryStore:
+    """All leases of one zone.  *now_ms* is its clock, in milliseconds."""
+
+    def __init__(self, now_ms: Callable[[], int], replid: str = "memory") -> None:
+        self._now_ms = now_ms
+        self._replid = replid
+        self._epoch_of = ""
+        self.revision = 0
+        self._instances: dict[str, Instance] = {}
+        self._deadlines: dict[str, int] = {}
+        self._dead: dict[str, tuple[int, int]] = {}
+        self._gone: dict[str, Instance] = {}
+        self._listed_as: dict[str, str] = {}
+        self._losses: dict[str, Losses] = {}
+        self._roles: dict[str, tuple[str, int]] = {}
+        self._last_tick: int | None = None
+        self._outage_end: int | None = None
+        self._changes: list[Change] = []
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore {len(self._instances)} instances, revision {self.revision}>"
+
+    def changes_after(self, revision: int) -> list[Change]:
+        """The feed: every change later than *revision*, oldest first."""
+        return [c for c in self._changes if c.revision > revision]
+
+    async def register(
+        self,
+        registration: Registration,
+        *,
+        lease_id: str,
+        generation: int = 0,
+        found: tuple[str, ...] = (),
+    ) -> Granted:
+        key, now = registration.key, self._now_ms()
+        old = self._instances.get(key)
+        known_generation = old.generation if old else self._dead.get(key, (0, 0))[1]
+        if generation and generation < known_generation:
+            raise LeaseSuperseded(f"generation {generation} is older than {known_generation}")
+        newer = generation > known_generation
+        generation = max(generation, known_generation)
+        self._set_deadline(key, registration.lease_ttl * 1000, now)
+        if old is not None and old.registration.to_json() == registration.to_json():
+            # 1. The same again: a renewal.  A newer owner gets a lease of its own.
+            kept = replace(old, lease_id=lease_id if newer else old.lease_id, generation=generation)
+            self._instances[key] = kept
+            return Granted(*self._unsuspected(key, kept), changed=old.state == "suspect")
+        # 2. Other data, or new.
+        service = names.fold(registration.service)
+        self._listed_as.setdefault(service, registration.service)
+        self._dead.pop(key, None)
+        self._deadlines.pop(f"~dead:{key}", None)
+        self._gone.pop(service, None)
+        self._deadlines.pop(f"~gone:{service}", None)
+        state, reason = _kept_state(old)
+        instance = Instance(
+            registration,
+            self.revision + 1,
+            lease_id,
+            old.registered_at_ms if old else now,
+            generation,
+            state,
+            reason,
+            found,
+            self._listed_as[service],
+        )
+        self._put(instance)
+        return Granted(instance, created=old is None, changed=True)
+
+    async def renew(self, renewals: Sequence[Renewal]) -> list[RenewalResult]:
+        return [self._renew(renewal) for renewal in renewals]
+
+    def _renew(self, renewal: Renewal) -> RenewalResult:
+        instance = self._instances.get(renewal.key)
+        if instance is None:
+            return LeaseNotFound(renewal.key)
+        if renewal.lease_id is not None and renewal.lease_id != instance.lease_id:
+            return LeaseSuperseded(renewal.key)
+        ttl = instance.registration.lease_ttl
+        self._set_deadline(renewal.key, ttl * 1000, self._now_ms())
+        self._unsuspected(renewal.key, instance)
+        return Renewed(float(ttl))
+
+    async def deregister(self, key: str, *, lease_id: str | None = None) -> tuple[bool, int]:
+        instance = self._instances.get(key)
+        if instance is not None and lease_id is not None and lease_id != instance.lease_id:
+            raise LeaseSuperseded(key)
+        self._remove(key, "deregistered", self._now_ms())
+        return instance is not None, self.revision
+
+    async def deregister_service(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
+        stored = [k for k in self._instances if k.partition("/")[0] == service]
+        for key in dict.fromkeys([*(f"{service}/{i}" for i in ids), *sorted(stored)]):
+            self._remove(key, "deregistered", self._now_ms())
+        return len(stored), self.revision
+
+    async def set_state(
+        self, key: str, state: str, reason: str, *, expected: int | None = None
+    ) -> Instance:
+        instance = self._at(key, expected)
+        if (instance.state, instance.reason) == (state, reason):
+            return instance
+        return self._put(replace(instance, state=state, reason=reason, revision=self.revision + 1))
+
+    async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
+        instance = self._at(key, expected)
+        if instance.found == found:
+            return instance
+        return self._put(replace(instance, found=found, revision=self.revision + 1))
+
+    async def sweep(self) -> Sweep:
+        now = self._now_ms()
+        if lease.is_outage(self._last_tick, now):
+            self._outage_end = now
+        self._last_tick = now
+        due = sorted((at, member) for member, at in self._deadlines.items() if at <= now)
+        evicted: list[str] = []
+        suspects: list[str] = []
+        forgotten: list[str] = []
+        for at, member in due[: lease.MAX_EXAMINED]:
+            if len(evicted) + len(suspects) + len(forgotten) >= lease.MAX_EVICTIONS:
+                break
+            if member.startswith("~dead:"):
+                del self._dead[member.removeprefix("~dead:")], self._deadlines[member]
+            elif member.startswith("~gone:"):
+                forgotten.append(self._forget(member))
+            else:
+                match self._verdict(self._instances[member], at, now):
+                    case "evict":
+                        self._remove(member, "evicted", now)
+                        evicted.append(member)
+                    case "suspect":
+                        instance = self._instances[member]
+                        revision = self.revision + 1
+                        self._put(replace(instance, state="suspect", reason="", revision=revision))
+                        suspects.append(member)
+        return Sweep(tuple(evicted), tuple(suspects), tuple(forgotten))
+
+    async def lease_times(self, keys: Sequence[str]) -> list[float | None]:
+        now = self._now_ms()
+        return [
+            None if (at := self._deadlines.get(key)) is None else max(0, at - now) / 1000
+            for key in keys
+        ]
+
+    async def snapshot(self) -> Snapshot:
+        return Snapshot(
+            self.revision,
+            tuple(self._instances.values()),
+            tuple(self._gone.values()),
+            {key: revision for key, (revision, _) in self._dead.items()},
+        )
+
+    async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
+        if self._epoch_of != self._replid:
+            self._epoch_of = self._replid
+            self.revision = lease.next_epoch(self.revision, known_revision, unix_time_s)
+
+    async def claim(self, role: str, holder: str, seconds: float) -> bool:
+        now = self._now_ms()
+        owner, until = self._roles.get(role, (holder, 0))
+        if owner != holder and now < until:
+            return False
+        self._roles[role] = (holder, now + int(seconds * 1000))
+        return True
+
+    async def ping(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    # --- steps --------------------------------------------------------------------------
+
+    def _set_deadline(self, key: str, lease_ms: int, now: int) -> None:
+        if lease_ms:
+            self._deadlines[key] = now + lease_ms
+        else:
+            self._deadlines.pop(key, None)
+
+    def _at(self, key: str, expected: int | None) -> Instance:
+        instance = self._instances.get(key)
+        if instance is None:
+            raise LeaseNotFound(key)
+        if expected is not None and instance.revision != expected:
+            raise RevisionConflict(instance.revision)
+        return instance
+
+    def _unsuspected(self, key: str, instance: Instance) -> tuple[Instance, bool]:
+        """A renewed suspect serves again; the instance, and False for "not created"."""
+        if instance.state == "suspect":
+            revision = self.revision + 1
+            instance = self._put(replace(instance, state="serving", reason="", revision=revision))
+        return instance, False
+
+    def _put(self, instance: Instance) -> Instance:
+        self._instances[instance.registration.key] = instance
+        self._changes.append(InstanceUp(instance, instance.revision, self.revision))
+        self.revision = instance.revision
+        return instance
+
+    def _remove(self, key: str, reason: str, now: int) -> None:
+        service, _, instance_id = key.partition("/")
+        instance = self._instances.pop(key, None)
+        self._deadlines.pop(key, None)
+        prev, self.revision = self.revision, self.revision + 1
+        self._changes.append(InstanceDown(service, instance_id, reason, self.revision, prev))
+        if instance is None:
+            return
+        ends = lease.tombstone_ends_ms(instance.registration.lease_ttl * 1000, now)
+        self._dead[key] = self.revision, instance.generation
+        self._deadlines[f"~dead:{key}"] = ends
+        if not any(i.service == service for i in self._instances.values()):
+            self._gone[service] = instance
+            self._deadlines[f"~gone:{service}"] = ends
+
+    def _forget(self, member: str) -> str:
+        service = member.removeprefix("~gone:")
+        del self._gone[service], self._deadlines[member], self._listed_as[service]
+        self._losses.pop(service, None)
+        prev, self.revision = self.revision, self.revision + 1
+        self._changes.append(ServiceForgotten(service, self.revision, prev))
+        return service
+
+    def _verdict(self, instance: Instance, expires_at: int, now: int) -> str:
+        """What to do with a lease past its end: `evict`, `suspect` or `keep`."""
+        lease_ms = instance.registration.lease_ttl * 1000
+        if not lease.is_expired(expires_at, now):
+            return "keep"
+        if lease.is_held(expires_at - lease_ms, self._outage_end, now):
+            return "keep"
+        if instance.state == "suspect":
+            over = now >= expires_at + lease.GRACE_MS + lease.GUARD_HOLD_MS
+            return "evict" if over else "keep"
+        if instance.state != "serving":
+            return "evict"
+        scopes = {
+            scope: lease.losses_at(self._losses.get(scope), self._serving(scope), lease_ms, now)
+            for scope in (instance.service, ZONE)
+        }
+        held = any(lease.is_mass_expiry(losses) for losses in scopes.values())
+        for scope, losses in scopes.items():
+            self._losses[scope] = losses if held else losses._replace(lost=losses.lost + 1)
+        return "suspect" if held else "evict"
+
+    def _serving(self, scope: str) -> int:
+        """How many serving leases there are, of one service or of the zone."""
+        return sum(
+            i.state == "serving" and i.registration.lease_ttl > 0
+            for i in self._instances.values()
+            if scope in (ZONE, i.service)
+        )
+
+
+def _kept_state(old: Instance | None) -> tuple[str, str]:
+    """The state survives a registration with other data, unless it was only suspicion."""
+    if old is None or old.state == "suspect":
+        return "serving", ""
+    return old.state, old.reason

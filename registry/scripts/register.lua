@@ -1,0 +1,42 @@
+-- Grant a lease, or renew it when the registration is the same to the byte.
+-- ARGV: key, service as spelled, lease id, generation, lease ms, found addresses, JSON, format.
+-- Returns {created|changed|renewed|superseded, value or known generation, service as first spelled}.
+local key, spelled, lease_id, generation = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local lease, found, json, format = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
+local service, old = service_of(key), stored(key)
+
+local known = 0
+if old then
+  known = old.generation
+else
+  local tombstone = redis.call('HGET', META, 'dead:' .. key)
+  if tombstone then known = tonumber(string.match(tombstone, ' (%d+)$')) or 0 end
+end
+if generation > 0 and generation < known then
+  return {'superseded', whole(known), ''}
+end
+local newer = generation > known
+if not newer then generation = known end
+set_deadline(key, lease)
+
+if old and old.json == json then
+  if newer then old.lease_id = lease_id end
+  old.generation = generation
+  local value, spelling = unsuspect(key, old)
+  if value then return {'changed', value, spelling} end
+  value = render(old)
+  if newer then redis.call('HSET', INSTANCES, key, value) end
+  return {'renewed', value, redis.call('HGET', META, 'name:' .. service) or service}
+end
+
+redis.call('HSETNX', META, 'name:' .. service, spelled)
+redis.call('HDEL', META, 'dead:' .. key, 'gone:' .. service)
+redis.call('ZREM', DEADLINES, '~dead:' .. key, '~gone:' .. service)
+if not old then add('count:' .. service, 1) end
+local state = 'serving'
+if old and state_name(old) ~= 'suspect' then state = old.state end
+local value, spelling = put(key, old, {
+  format = format, lease_id = lease_id, registered = old and old.registered or whole(now),
+  generation = generation, lease = lease, state = state, found = found, json = json,
+})
+return {old and 'changed' or 'created', value, spelling}
