@@ -1,0 +1,1 @@
+"""What Callboard takes: time, memory, and how long a departure lasts.  Each module is a program."""
