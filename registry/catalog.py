@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from registry import names
-from registry.changes import Change, InstanceDown, InstanceUp, ServiceForgotten, Snapshot
+from registry.changes import (
+    Change,
+    InstanceDown,
+    InstanceUp,
+    RevisionRaised,
+    ServiceForgotten,
+    Snapshot,
+)
 from registry.model import MAX_LEASE_TTL, Instance
 
 UNCONFIRMED_HOLD = 75.0
@@ -111,6 +118,8 @@ class Catalog:
                 return self._remove(service, instance_id, change.revision)
             case ServiceForgotten(service):
                 return self._forget(service)
+            case RevisionRaised():
+                return None
 
     def put(self, instance: Instance) -> str | None:
         """Hold *instance*, unless a later revision of it is held; its service, or None."""

@@ -1,4 +1,4 @@
-"""What happened to the catalog, as values: an instance came or changed, left, or was forgotten.
+"""What happened to the catalog, as values: an instance came or changed, left, was forgotten.
 
 Each change carries its revision and the revision before it, so that whoever
 folds them notices a gap: stream ids are times and do not show one.
@@ -40,7 +40,15 @@ class ServiceForgotten:
     prev: int
 
 
-Change = InstanceUp | InstanceDown | ServiceForgotten
+@dataclass(frozen=True, slots=True)
+class RevisionRaised:
+    """The store may have lost writes; its revision is now above all that anyone has seen."""
+
+    revision: int
+    prev: int
+
+
+Change = InstanceUp | InstanceDown | ServiceForgotten | RevisionRaised
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +89,7 @@ def decode_change(fields: Mapping[str, str]) -> Change:
             return InstanceDown(service, instance_id, fields.get("w", ""), revision, prev)
         case "forgotten":
             return ServiceForgotten(service, revision, prev)
+        case "raised":
+            return RevisionRaised(revision, prev)
         case _:
             raise MalformedEntry(f"kind {kind[:40]!r} is not known to this version")

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from registry import lease, names
-from registry.changes import Change, InstanceDown, InstanceUp, ServiceForgotten, Snapshot
+from registry.changes import (
+    Change,
+    InstanceDown,
+    InstanceUp,
+    RevisionRaised,
+    ServiceForgotten,
+    Snapshot,
+)
 from registry.errors import LeaseNotFound, LeaseSuperseded, RevisionConflict
 from registry.lease import Losses
 from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
@@ -173,8 +180,9 @@ class MemoryStore:
 
     async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
         if self._epoch_of != self._replid:
-            self._epoch_of = self._replid
-            self.revision = lease.next_epoch(self.revision, known_revision, unix_time_s)
+            self._epoch_of, prev = self._replid, self.revision
+            self.revision = lease.next_epoch(prev, known_revision, unix_time_s)
+            self._changes.append(RevisionRaised(self.revision, prev))
 
     async def claim(self, role: str, holder: str, seconds: float) -> bool:
         now = self._now_ms()
