@@ -1,0 +1,1 @@
+"""The sidecar: keeps instances registered for as long as they are healthy."""

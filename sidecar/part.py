@@ -1,0 +1,119 @@
+"""The sidecar as a process: says what it will register, then keeps it registered."""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from registry.runtime import logs
+from registry.runtime.config import Common
+from registry.runtime.logs import Transition
+from sidecar.address import source_address
+from sidecar.agent import Agent
+from sidecar.client import RegistrarClient
+from sidecar.config import Settings
+from sidecar.health import Policy
+from sidecar.service import AUTO, Service
+
+if TYPE_CHECKING:
+    from registry.runtime.admin import Admin
+
+ADDRESS_RETRY = 2.0
+"""Seconds between attempts to find a way to the registrar, for `--host auto`."""
+
+log = logs.get("sidecar")
+
+
+class Sidecar:
+    """Agent and admin side, from settings and services."""
+
+    def __init__(self, settings: Settings, common: Common, services: Sequence[Service]) -> None:
+        self._settings = settings
+        self._common = common
+        self._services = services
+        self._agent: Agent | None = None
+        self._admin: Admin | None = None
+
+    async def start(self) -> None:
+        """Begin to probe and to register; does not wait for either."""
+        if self._common.admin is not None:
+            await self._start_admin()
+        services = [await self._with_address(service) for service in self._services]
+        for service, configured in zip(services, self._services, strict=True):
+            self._announce(service, found=configured.host == AUTO)
+        settings = self._settings
+        policy = Policy(
+            settings.rise,
+            settings.fall,
+            settings.health_interval,
+            settings.initial_wait_timeout,
+            settings.register_unhealthy,
+        )
+        self._agent = Agent(
+            services,
+            RegistrarClient(settings.registry_url, settings.token),
+            policy,
+            probe_timeout=settings.health_timeout,
+            interval=settings.heartbeat_interval or None,
+            lame_duck=settings.drain,
+        )
+        await self._agent.start()
+
+    async def drain(self) -> None:
+        """Take the services out of DNS, wait for caches, deregister."""
+        if self._agent is not None:
+            await self._agent.drain()
+
+    async def stop(self) -> None:
+        if self._agent is not None:
+            await self._agent.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+
+    def reload(self) -> None:
+        """Nothing is read again: a sidecar is restarted in less than a lease."""
+
+    def missing(self) -> list[str]:
+        """What keeps it from being ready."""
+        return ["starting"] if self._agent is None else self._agent.missing()
+
+    async def _start_admin(self) -> None:
+        # Imported here: prometheus-client is a fifth of this process, and off unless asked for.
+        from registry.runtime.admin import Admin
+        from sidecar.metrics import Metrics
+
+        metrics = Metrics(lambda: self._agent)
+        self._admin = Admin(self._common.admin, self.missing, metrics.text)
+        await self._admin.start()
+        log.info("admin side listening", address=self._admin.address)
+
+    async def _with_address(self, service: Service) -> Service:
+        """*service* with the address found, where it is to be found; waits until there is one."""
+        waiting = Transition(log)
+        while service.host == AUTO:
+            try:
+                address = await source_address(self._settings.registry_url[0])
+            except OSError as error:
+                waiting.enter("waiting", "no way to the registrar yet", error=str(error))
+                await asyncio.sleep(ADDRESS_RETRY)
+            else:
+                service = dataclasses.replace(service, host=address)
+        return service
+
+    def _announce(self, service: Service, *, found: bool) -> None:
+        if found:
+            because = "this machine reaches the registrar from there"
+        elif service.has_address:
+            because = "it was given as an address"
+        else:
+            because = "it was given as a name, which the registrar looks up"
+        log.info(
+            "will register when healthy" if service.probe != "none" else "will register",
+            service=service.name,
+            instance=service.id,
+            host=service.host,
+            because=because,
+            ports=",".join(f"{p.name}={p.number}/{p.protocol}" for p in service.ports),
+            probe=service.probe_url,
+            registrar=",".join(self._settings.registry_url),
+        )
