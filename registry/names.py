@@ -6,7 +6,6 @@ PTR, `names`) are always in the folded form, because Java and Kubernetes refuse
 host names with underscores.  Nothing here knows registrations.
 """
 
-import hashlib
 import ipaddress
 import string
 
@@ -114,6 +113,8 @@ def default_instance_id(host: str, port: int) -> str:
     label = "".join(c if c in _SERVICE_CHARS else "-" for c in text).strip("-_") or "host"
     suffix = f"-{port}"
     if len(label) + len(suffix) > MAX_LABEL:
+        import hashlib  # here, because it loads libcrypto: 3.5 MB that the sidecar does not need
+
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         label = label[: MAX_LABEL - len(suffix) - 11] + "-" + digest
     return label + suffix
