@@ -1,0 +1,7 @@
+"""The option that rewrites sessions."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the sessions anew")
