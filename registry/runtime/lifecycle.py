@@ -176,7 +176,8 @@ async def _ask_health(admin: HostPort | None, settings: object) -> int:
     if address is None:
         sys.stderr.write("error: option --health: the admin side is off; give --admin HOST:PORT\n")
         return EXIT_USAGE
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    # A container without IPv6 has no ::1 although [::] can be bound; localhost tries both.
+    host = {"0.0.0.0": "127.0.0.1", "::": "localhost"}.get(address.host, address.host)
     try:
         response = await http.request(
             "GET", f"http://{HostPort(host, address.port)}/readyz", timeout=3.0
