@@ -29,6 +29,9 @@ UDP_SIZE: Final = 1232
 SWITCHES: Final = ("tcp", "notcp", "short", "edns", "noedns", "rec", "norec")
 """What may follow a `+`; each has the meaning it has in dig."""
 
+_UNREADABLE: Final = (dnslib.DNSError, dnslib.DNSLabelError, dnslib.BufferError)
+"""What dnslib raises on packets that are none, none of them a ValueError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -128,7 +131,7 @@ def dig(question: Question) -> tuple[Result, int]:
         record = dnslib.DNSRecord.parse(reply.packet)
         sections = (record.rr, record.auth, record.ar)
         answer, authority, additional = ([_entry(rr) for rr in rrs] for rrs in sections)
-    except (dnslib.DNSError, ValueError, IndexError) as error:
+    except (*_UNREADABLE, ValueError, IndexError) as error:
         raise Failure(f"{question.server} sent an answer that cannot be read: {error}") from error
     document = {
         "name": question.name,
@@ -175,7 +178,7 @@ def _query(question: Question) -> bytes:
         if question.edns:
             record.add_ar(dnslib.EDNS0(udp_len=UDP_SIZE))
         return bytes(record.pack())
-    except (dnslib.label.DNSLabelError, UnicodeError) as error:
+    except (dnslib.DNSLabelError, UnicodeError) as error:
         raise Failure(f"{question.name!r} is no DNS name: {error}", status=WRONG_USAGE) from error
 
 
