@@ -1,0 +1,199 @@
+"""What is counted, as plain integers while packets fly, and as metrics when scraped."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from dnsd.memo import Kind, Memo
+from dnsd.responder import Reply
+
+TYPES = {
+    0: "none",
+    1: "A",
+    2: "NS",
+    5: "CNAME",
+    6: "SOA",
+    12: "PTR",
+    15: "MX",
+    16: "TXT",
+    28: "AAAA",
+    33: "SRV",
+    64: "SVCB",
+    65: "HTTPS",
+    251: "IXFR",
+    252: "AXFR",
+    255: "ANY",
+}
+RCODES = {
+    0: "NOERROR",
+    1: "FORMERR",
+    2: "SERVFAIL",
+    3: "NXDOMAIN",
+    4: "NOTIMP",
+    5: "REFUSED",
+    9: "NOTAUTH",
+    16: "BADVERS",
+}
+
+SUMMED_GAUGES = frozenset({"dnsd_memo_entries", "dnsd_memo_bytes", "dnsd_tcp_connections"})
+"""Gauges of which a supervisor shows the sum over its workers, not the greatest."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counters of one worker, raised by its shells."""
+
+    replies: Counter[tuple[Kind, bool]] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    errors: int = 0
+    problems: int = 0
+    saves: int = 0
+    save_failures: int = 0
+    tcp_accepted: int = 0
+    tcp_open: int = 0
+    tcp_closed: Counter[str] = field(default_factory=Counter)
+
+    def note(self, reply: Reply, *, tcp: bool) -> None:
+        """Count a reply that was made (one from memory is counted there)."""
+        if reply.packet is None:
+            self.dropped[reply.dropped] += 1
+        else:
+            self.replies[Kind(reply.qtype, reply.rcode, reply.truncated), tcp] += 1
+        if reply.error is not None:
+            self.errors += 1
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        self.dropped[reason] += count
+
+
+class Feed(NamedTuple):
+    """How the catalog is doing, read when scraped."""
+
+    services: int
+    instances: int
+    revision: int
+    age: float
+    current: bool
+    applied: int
+    snapshots: int
+    losses: int
+    malformed: int
+
+
+class DnsdCollector(Collector):
+    """The metrics of one worker."""
+
+    def __init__(self, counts: Counts, memo: Memo, feed: Callable[[], Feed]) -> None:
+        self._counts = counts
+        self._memo = memo
+        self._feed = feed
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._of_queries()
+        yield from self._of_tcp()
+        yield from self._of_feed(self._feed())
+
+    def _of_queries(self) -> Iterator[Metric]:
+        remembered = self._memo.hits()
+        replies = self._counts.replies.copy()
+        for kind, hits in remembered.items():
+            replies[kind, False] += hits
+        queries: Counter[tuple[str, str, str]] = Counter()
+        truncated: Counter[str] = Counter()
+        for (kind, tcp), count in replies.items():
+            transport = "tcp" if tcp else "udp"
+            labels = TYPES.get(kind.qtype, "other"), RCODES.get(kind.rcode, "other"), transport
+            queries[labels] += count
+            truncated[transport] += count if kind.truncated else 0
+        yield _labelled(
+            "dnsd_queries_total",
+            "Queries answered.",
+            {k: v for k, v in queries.items() if v},
+            ("type", "rcode", "transport"),
+        )
+        yield _labelled(
+            "dnsd_truncated_total",
+            "Answers sent with TC.",
+            {(k,): v for k, v in truncated.items()},
+            ("transport",),
+        )
+        yield _labelled(
+            "dnsd_dropped_total",
+            "Datagrams not answered, or answers not sent.",
+            {(k,): v for k, v in self._counts.dropped.items()},
+            ("reason",),
+        )
+        yield _counter("dnsd_memo_hits_total", "Answers from memory.", remembered.total())
+        yield _gauge("dnsd_memo_entries", "Finished answers in memory.", len(self._memo))
+        yield _gauge("dnsd_memo_bytes", "Octets that they take.", self._memo.size)
+        yield _counter(
+            "dnsd_errors_total",
+            "Queries answered SERVFAIL for a fault within.",
+            self._counts.errors,
+        )
+        yield _counter(
+            "dnsd_compile_problems_total",
+            "Answers that could not be compiled, or not whole.",
+            self._counts.problems,
+        )
+
+    def _of_tcp(self) -> Iterator[Metric]:
+        yield _gauge("dnsd_tcp_connections", "TCP connections now.", self._counts.tcp_open)
+        yield _counter(
+            "dnsd_tcp_accepted_total", "TCP connections accepted.", self._counts.tcp_accepted
+        )
+        yield _labelled(
+            "dnsd_tcp_closed_total",
+            "TCP connections that we ended, by reason.",
+            {(k,): v for k, v in self._counts.tcp_closed.items()},
+            ("reason",),
+        )
+
+    def _of_feed(self, feed: Feed) -> Iterator[Metric]:
+        yield _gauge("dnsd_catalog_services", "Services known.", feed.services)
+        yield _gauge("dnsd_catalog_instances", "Instances known, in any state.", feed.instances)
+        yield _gauge("dnsd_catalog_revision", "Revision of the catalog.", feed.revision)
+        yield _gauge(
+            "dnsd_feed_age_seconds", "Seconds since the catalog was known to be current.", feed.age
+        )
+        yield _gauge("dnsd_feed_current", "1 while the feed is current.", int(feed.current))
+        yield _counter("dnsd_feed_changes_total", "Changes folded in.", feed.applied)
+        yield _counter(
+            "dnsd_feed_snapshots_total", "Snapshots taken from the store.", feed.snapshots
+        )
+        yield _counter("dnsd_feed_losses_total", "Times the feed was lost.", feed.losses)
+        yield _counter(
+            "dnsd_malformed_entries_total", "Entries of the store left out.", feed.malformed
+        )
+        yield _counter(
+            "dnsd_snapshot_saves_total", "Snapshots written to disk.", self._counts.saves
+        )
+        yield _counter(
+            "dnsd_snapshot_save_failures_total",
+            "Snapshots that could not be written.",
+            self._counts.save_failures,
+        )
+
+
+def _counter(name: str, help: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, help)
+    family.add_metric((), value)
+    return family
+
+
+def _gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help, value=value)
+
+
+def _labelled(
+    name: str, help: str, values: dict[tuple[str, ...], int], labels: tuple[str, ...]
+) -> Metric:
+    family = CounterMetricFamily(name, help, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
