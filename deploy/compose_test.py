@@ -193,22 +193,23 @@ def base_image() -> str:
 
 def build_image(base: str) -> None:
     """The image, from wheels fetched here: a build may reach no package index from inside."""
-    version = must(
-        "docker", "run", "--rm", "--network=none", "--entrypoint=python3", base, "-c",
-        "import sys; print('%d.%d' % sys.version_info[:2])",
-    ).strip()  # fmt: skip
+    asked = "import sys; print('%d.%d' % sys.version_info[:2])"
+    command = ["docker", "run", "--rm", "--network=none", "--entrypoint=python3", base]
+    version = must(*command, "-c", asked).strip()
     count = fetch_wheels.fetch(version, "[up]")
     say(f"{count} wheels for Python {version}")
     try:
-        must(
-            "docker", "build", "--network=none", "-t", IMAGE,
-            "--build-arg", f"BASE={base}", "--build-arg", "EXTRAS=[up]", ".",
-            timeout=600.0,
-        )  # fmt: skip
+        command = ["docker", "build", "--network=none", "-t", IMAGE, "--build-arg", f"BASE={base}"]
+        command += ["--build-arg", "EXTRAS=[up]", "."]
+        say("$ " + " ".join(command))
+        status, output = run(*command, timeout=600.0, quiet=True)
+        if status != 0:
+            raise Failed(f"the build ended with {status}:\n{output[-3000:]}")
+        say("    " + output.strip().rpartition("\n")[2])
     finally:
         fetch_wheels.clear()
-    must("docker", "image", "inspect", IMAGE, "--format",
-         "{{.Config.User}} {{.Config.Entrypoint}} {{.Config.StopSignal}} {{.Size}}")  # fmt: skip
+    form = "{{.Config.User}} {{.Config.Entrypoint}} {{.Config.StopSignal}} {{.Size}}"
+    must("docker", "image", "inspect", IMAGE, "--format", form)
 
 
 # --- the project ------------------------------------------------------------------------------
