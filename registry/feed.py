@@ -3,22 +3,25 @@
 Whoever reads `follow()` never sees an exception: what goes wrong between it and the store is
 said as a value, and it connects again.  A gap in the stream means another snapshot:
 
-- an entry names another predecessor than the revision we are at (trimmed, or lost and rewritten);
-- at a reconnect the replication id differs, or our last entry is no longer there.
+- an entry names another predecessor than the revision we are at (trimmed, or lost and rewritten),
+  or says that the revision was raised because writes may be lost;
+- at a new connection the replication id differs, or our last entry is no longer there;
+- the store is at another revision than the stream's end brings us to.
 
 Stream ids are times, so a promoted replica soon has later ids than the ones we
 know; XREAD alone would go on without an error.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 
 from registry.catalog import Catalog
-from registry.changes import Change, decode_change
+from registry.changes import Change, InstanceDown, InstanceUp, RevisionRaised, decode_change
 from registry.errors import MalformedEntry, StoreUnavailable
 from registry.keys import Keys, keys_of
 from registry.model import decode_instance
@@ -93,23 +96,36 @@ class _Gap(Exception):
     """The stream does not go on from our cursor."""
 
 
-async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> AsyncIterator[Event]:
+class _Connections:
+    """How often we connected: a client connects again by itself, maybe to another server."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def add(self) -> None:
+        self.made += 1
+
+
+async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> AsyncGenerator[Event]:
     """All that happens in *zone*, for ever; a snapshot first.
 
     *known_revision* is the highest that the reader has: a store below it that no registrar
     has raised yet is not believed.
     """
-    redis = connect(url)
+    connections = _Connections()
+    redis = connect(url, connected=connections.add)
     keys = keys_of(zone)
     cursor = _Cursor()
     wait = RECONNECT_MIN
     try:
         while True:
             try:
+                events = _connected(redis, keys, cursor, connections, known_revision)
                 with errors_translated():
-                    async for event in _connected(redis, keys, cursor, known_revision):
-                        wait = RECONNECT_MIN
-                        yield event
+                    async with aclosing(events):
+                        async for event in events:
+                            wait = RECONNECT_MIN
+                            yield event
             except _Gap:
                 cursor.held = False
             except StoreUnavailable as error:
@@ -121,12 +137,19 @@ async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> Asyn
 
 
 async def _connected(
-    redis: Redis, keys: Keys, cursor: _Cursor, known_revision: Callable[[], int]
-) -> AsyncIterator[Event]:
-    """Events of one connection; *cursor* moves with them."""
+    redis: Redis,
+    keys: Keys,
+    cursor: _Cursor,
+    connections: _Connections,
+    known_revision: Callable[[], int],
+) -> AsyncGenerator[Event]:
+    """Events of one connection; *cursor* moves with them.  It ends when there is a new one."""
     replid = (await redis.info("replication"))["master_replid"]
+    ours = connections.made
     if not await _goes_on(redis, keys, cursor, replid):
         everything = await read_all(redis, keys)
+        if connections.made != ours:
+            return
         revision = everything.catalog.revision
         if revision < known_revision() and everything.raised_for != replid:
             raise StoreUnavailable(
@@ -139,21 +162,30 @@ async def _connected(
         cursor.held = True
         yield Loaded(everything.catalog, everything.dead)
     loop = asyncio.get_running_loop()
-    next_pulse = loop.time()
+    next_pulse, at_least = loop.time(), 0
     while True:
         if loop.time() >= next_pulse:
-            yield await _pulse(redis, keys)
+            pulse, at_least = await _pulse(redis, keys)
+            if at_least < cursor.revision:
+                raise _Gap
+            yield pulse
             next_pulse = loop.time() + PULSE_INTERVAL
-        for entry_id, fields in await _read(redis, keys, cursor.id):
+        entries = await _read(redis, keys, cursor.id)
+        if connections.made != ours:
+            return
+        for entry_id, fields in entries:
             event = advance(cursor, entry_id, fields)
             if event is not None:
                 yield event
+        if not entries and cursor.revision < at_least:
+            raise _Gap
 
 
 def advance(cursor: _Cursor, entry_id: str, fields: Mapping[str, str]) -> Change | Skipped | None:
     """Move *cursor* over an entry: its change, Skipped, or None when it was folded before.
 
-    Raises _Gap when the entry does not follow what we have.
+    Raises _Gap when the entry does not follow what we have, or may not: a raised revision can
+    meet ours by chance, after writes that we have seen were lost and others took their numbers.
     """
     cursor.id = entry_id
     try:
@@ -163,7 +195,7 @@ def advance(cursor: _Cursor, entry_id: str, fields: Mapping[str, str]) -> Change
         return Skipped(f"change {entry_id}", str(error))
     if change.revision <= cursor.revision:
         return None
-    if change.prev != cursor.revision:
+    if change.prev != cursor.revision or isinstance(change, RevisionRaised):
         raise _Gap
     cursor.revision = change.revision
     return change
@@ -188,16 +220,14 @@ async def _goes_on(redis: Redis, keys: Keys, cursor: _Cursor, replid: str) -> bo
     return bool(await redis.xrange(keys.changes, cursor.id, cursor.id, count=1))
 
 
-async def _pulse(redis: Redis, keys: Keys) -> Pulse:
+async def _pulse(redis: Redis, keys: Keys) -> tuple[Pulse, int]:
+    """Whether the store is swept, and the revision it is at."""
     async with redis.pipeline(transaction=False) as pipe:
         pipe.time()
-        pipe.hget(keys.meta, "last_tick")
-        (seconds, micros), tick = await pipe.execute()
-    try:
-        age = seconds + micros / 1e6 - int(tick) / 1000
-    except (TypeError, ValueError):
-        return Pulse(current=False)
-    return Pulse(current=age <= STALE_AFTER)
+        pipe.hmget(keys.meta, "last_tick", "revision")
+        (seconds, micros), (tick, revision) = await pipe.execute()
+    age = seconds + micros / 1e6 - _whole(tick) / 1000
+    return Pulse(current=age <= STALE_AFTER), _whole(revision)
 
 
 Entries = list[tuple[str, Mapping[str, str]]]
@@ -233,6 +263,7 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
 
     The stream's last id and the revision are read at one moment, then the instances one by
     one, then what happened meanwhile is folded in: changes older than an instance lose.
+    Who left meanwhile is among the dead, even when the scan came too late to see them.
     """
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.meta)
@@ -252,28 +283,49 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
             skipped.append(Skipped(f"instance {key[:130]}", str(error)))
     for field, value in meta.items():
         if field.startswith("gone:"):
-            try:
-                service = field.removeprefix("gone:")
-                catalog.put_gone(decode_instance(value, meta.get(f"name:{service}", "")))
-            except MalformedEntry as error:
-                skipped.append(Skipped(f"meta {field[:130]}", str(error)))
+            service = field.removeprefix("gone:")
+            _put_gone(catalog, service, value, meta.get(f"name:{service}"), skipped)
     dead = {
         field.removeprefix("dead:"): _whole(value.partition(" ")[0])
         for field, value in meta.items()
         if field.startswith("dead:")
     }
+    unseen: set[str] = set()
     while entries := await redis.xrange(keys.changes, f"({cursor.id}", count=READ_COUNT):
         for entry_id, fields in _readable(entries):
             try:
                 change = advance(cursor, entry_id, fields)
             except _Gap:
                 return await read_all(redis, keys)
-            if isinstance(change, Skipped):
-                skipped.append(change)
-            elif change is not None:
-                catalog.apply(change)
+            match change:
+                case Skipped():
+                    skipped.append(change)
+                    continue
+                case None:
+                    continue
+                case InstanceUp(instance):
+                    dead.pop(instance.registration.key, None)
+                case InstanceDown(service, instance_id):
+                    dead[f"{service}/{instance_id}"] = change.revision
+                    if catalog.service(service) is None:
+                        unseen.add(service)
+            catalog.apply(change)
+    for service in unseen:
+        # Its last instance left before the scan came by: only the tombstone tells its ports.
+        known: Any = await redis.hmget(keys.meta, f"gone:{service}", f"name:{service}")
+        _put_gone(catalog, service, known[0], known[1], skipped)
     catalog.revision = max(catalog.revision, cursor.revision)
     return Everything(catalog, dead, cursor.id, meta.get("replid", ""), tuple(skipped))
+
+
+def _put_gone(
+    catalog: Catalog, service: str, value: str | None, name: str | None, skipped: list[Skipped]
+) -> None:
+    if value is not None:
+        try:
+            catalog.put_gone(decode_instance(value, name or ""))
+        except MalformedEntry as error:
+            skipped.append(Skipped(f"meta gone:{service[:130]}", str(error)))
 
 
 def _whole(text: str | None) -> int:

@@ -6,6 +6,7 @@ services changed, and may ask how current the whole is.
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import aclosing
 
 from registry.catalog import Catalog
 from registry.feed import Loaded, Lost, Pulse, Skipped, follow
@@ -82,22 +83,23 @@ class Follower:
     async def run(self) -> None:
         """Follow the store for ever."""
         now = asyncio.get_running_loop().time
-        async for event in follow(self._url, self._zone, lambda: self.catalog.revision):
-            match event:
-                case Loaded():
-                    await self._adopt(event)
-                case Pulse(current):
-                    self._beat(current, now())
-                case Lost(error):
-                    self._lose(error)
-                case Skipped():
-                    self._skip(event)
-                case change:
-                    self.applied += 1
-                    touched = self.catalog.apply(change)
-                    if touched is not None:
-                        self._changed((touched,))
-                    self._wake()
+        async with aclosing(follow(self._url, self._zone, lambda: self.catalog.revision)) as events:
+            async for event in events:
+                match event:
+                    case Loaded():
+                        await self._adopt(event)
+                    case Pulse(current):
+                        self._beat(current, now())
+                    case Lost(error):
+                        self._lose(error)
+                    case Skipped():
+                        self._skip(event)
+                    case change:
+                        self.applied += 1
+                        touched = self.catalog.apply(change)
+                        if touched is not None:
+                            self._changed((touched,))
+                        self._wake()
 
     async def _adopt(self, loaded: Loaded) -> None:
         """Swap a snapshot in; nobody leaves on its word alone (see Catalog.keep_missing)."""

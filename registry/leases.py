@@ -63,8 +63,8 @@ class LeaseStore(Protocol):
         """Grant a lease.  The same registration again is a renewal and no change.
 
         *lease_id* is used when the lease is new, its data or its generation.  *found* are the
-        addresses of the registration's host.  LeaseSuperseded when *generation* (0: none) is
-        lower than the stored or tombstoned one.
+        addresses of the registration's host, at most MAX_ADDRESSES.  LeaseSuperseded when
+        *generation* (0: none) is lower than the stored or tombstoned one.
         """
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[RenewalResult]:
@@ -85,7 +85,10 @@ class LeaseStore(Protocol):
     async def set_state(
         self, key: str, state: str, reason: str, *, expected: int | None = None
     ) -> Instance:
-        """Put an instance into *state*.  LeaseNotFound; RevisionConflict unless at *expected*."""
+        """Put an instance into *state*.  LeaseNotFound; RevisionConflict unless at *expected*.
+
+        *reason* is one printable line of at most MAX_REASON characters, no space at its ends.
+        """
 
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
         """Replace the addresses of its host.  LeaseNotFound; RevisionConflict."""

@@ -38,8 +38,9 @@ MAX_PATH: Final = 1024
 MAX_REASON: Final = 256
 MAX_INTEGER: Final = 2**53 - 1
 """Lua's numbers are doubles; a greater generation would compare wrongly."""
-MAX_ENTRY_CHARS: Final = 16384
-"""An entry longer than any that we would write is not decoded at all."""
+MAX_ENTRY_CHARS: Final = 32768
+"""An entry longer than any that we would write is not decoded at all.  Ours are below it even
+when each of 4096 octets of metadata is a control character, six characters in JSON."""
 
 
 @dataclass(frozen=True, slots=True)

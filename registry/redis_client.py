@@ -1,9 +1,10 @@
 """Connections to Redis or Valkey: the only place that says how we connect and wait."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
@@ -20,12 +21,18 @@ MAX_CONNECTIONS = 16
 """Of one process: pipelines carry most of the traffic, few connections suffice."""
 
 
-def connect(url: str, *, answer_timeout: float = ANSWER_TIMEOUT) -> Redis:
-    """A client with a bounded pool.  It connects at its first call, which may raise.
+def connect(url: str, *, connected: Callable[[], None] = lambda: None) -> Redis:
+    """A client with a bounded pool, which its `aclose` closes.  It connects at its first call.
 
     One retry, on a connection that turned out to be dead: the pool may hold some after a
-    restart of the store, and all our scripts may run twice.
+    restart of the store, and all our scripts may run twice.  So a call may be answered by
+    another server than the one before: *connected* is called for every new connection.
     """
+
+    async def on_connect(connection: Connection) -> None:
+        await connection.on_connect()
+        connected()
+
     pool = BlockingConnectionPool.from_url(
         url,
         decode_responses=True,
@@ -33,11 +40,12 @@ def connect(url: str, *, answer_timeout: float = ANSWER_TIMEOUT) -> Redis:
         max_connections=MAX_CONNECTIONS,
         timeout=ANSWER_TIMEOUT,
         socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=answer_timeout,
+        socket_timeout=ANSWER_TIMEOUT,
+        redis_connect_func=on_connect,
         protocol=2,
         retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 @contextmanager

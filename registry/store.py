@@ -103,7 +103,7 @@ class RedisStore:
         return removed > 0, int(revision[0])
 
     async def deregister_service(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
-        keys = [f"{service}/{i}" for i in ids]
+        keys = [f"{service}/{i}" for i in dict.fromkeys(ids)]
         removed, revision = await self._run("deregister", "", service, *keys)
         return removed, int(revision)
 

@@ -397,10 +397,10 @@ class _Reader:
         for variable in self._environ:
             if not variable.startswith("CALLBOARD_") or variable in NOT_SETTINGS:
                 continue
-            name = variable.removeprefix("CALLBOARD_").removesuffix("_FILE")
+            name = variable.removeprefix("CALLBOARD_")
             for part in PARTS:
                 name = name.removeprefix(part.upper() + "_")
-            if name.lower() not in KNOWN_SETTINGS:
+            if not {name.lower(), name.lower().removesuffix("_file")} & KNOWN_SETTINGS:
                 near = _near(variable, [f"CALLBOARD_{n.upper()}" for n in KNOWN_SETTINGS])
                 self._note(f"environment {variable}: unknown setting{near}")
 

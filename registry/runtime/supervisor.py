@@ -94,10 +94,14 @@ class Supervisor:
     async def stop(self) -> None:
         """End whatever still runs."""
         self._stopping = True
-        self._signal(signal.SIGKILL)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._signal(signal.SIGKILL)
+        for worker in self._workers:
+            if worker.process is not None:
+                await worker.process.wait()
+                self._bury(worker)
 
     def reload(self) -> None:
         """Pass SIGHUP on."""
@@ -146,9 +150,9 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *self._command, env=environment, pass_fds=[theirs.fileno(), *fds]
             )
+        worker.process = process
         ours.setblocking(False)
         worker.reader, worker.writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
-        worker.process = process
         log.info("worker started", part=self._part, worker=worker.index, pid=process.pid)
         return process
 
@@ -161,6 +165,7 @@ class Supervisor:
         worker.process = None
         if worker.writer is not None:
             worker.writer.close()
+        worker.reader = worker.writer = None
 
     async def _watch(self) -> None:
         """Ask every worker about its readiness, often while one is not ready, else each second."""
@@ -170,18 +175,19 @@ class Supervisor:
 
     async def _ask(self, worker: _Worker) -> None:
         """Fetch a worker's report; one that does not answer is missing."""
-        if worker.process is None or worker.writer is None or worker.reader is None:
-            return
         async with worker.lock:
-            try:
-                async with asyncio.timeout(ANSWER_TIMEOUT):
-                    worker.writer.write(b"report\n")
-                    report = json.loads(await worker.reader.readline())
-            except (OSError, TimeoutError, ValueError):
-                worker.missing = ["worker does not answer"]
+            reader, writer = worker.reader, worker.writer
+            if reader is None or writer is None:
                 return
-        worker.missing = list(report["missing"])
-        worker.last = list(report["metrics"])
+            report: dict[str, Any] = {"missing": ["worker does not answer"]}
+            with contextlib.suppress(OSError, TimeoutError, ValueError):
+                async with asyncio.timeout(ANSWER_TIMEOUT):
+                    writer.write(b"report\n")
+                    report = json.loads(await reader.readline())
+            if worker.reader is not reader:
+                return  # it died meanwhile, and what it counted is kept already
+            worker.missing = list(report["missing"])
+            worker.last = list(report.get("metrics", worker.last))
 
 
 def worker_command(module: str, argv: Sequence[str]) -> list[str]:
