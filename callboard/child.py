@@ -86,41 +86,34 @@ class Child:
         stdout instead.
         """
         us = os.getpid()
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env=dict(environ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=pass_fds,
-            preexec_fn=(lambda: _die_with(us)) if _libc is not None else None,
-        )
-        child = cls(name, process)
-        child._follow(console, keeps, first_line)
+        # Pipes of ours and not asyncio's: with those, some Pythons (3.11, 3.12 until 3.12.3) see
+        # the end of a process only when everybody who inherited its pipes has ended too.
+        out, err = _Pipe(), _Pipe()
+        with out, err:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                env=dict(environ),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out.write_end,
+                stderr=err.write_end,
+                start_new_session=True,
+                pass_fds=pass_fds,
+                preexec_fn=(lambda: _die_with(us)) if _libc is not None else None,
+            )
+            child = cls(name, process)
+
+            def pass_on(line: str) -> None:
+                if keeps(line):
+                    console.pass_on(name, line)
+
+            def take(line: str) -> None:
+                if first_line is None or first_line.done():
+                    pass_on(line)
+                else:
+                    first_line.set_result(line)
+
+            child._readers = [out.follow(take), err.follow(pass_on)]
         return child
-
-    def _follow(
-        self, console: Console, keeps: LineFilter, first_line: "asyncio.Future[str] | None"
-    ) -> None:
-        stdout, stderr = self._process.stdout, self._process.stderr
-        assert stdout is not None
-        assert stderr is not None
-
-        def take(line: str) -> None:
-            if first_line is not None and not first_line.done():
-                first_line.set_result(line)
-            elif keeps(line):
-                console.pass_on(self.name, line)
-
-        def pass_on(line: str) -> None:
-            if keeps(line):
-                console.pass_on(self.name, line)
-
-        self._readers = [
-            asyncio.create_task(_lines(stdout, take)),
-            asyncio.create_task(_lines(stderr, pass_on)),
-        ]
 
     @property
     def pid(self) -> int:
@@ -140,7 +133,9 @@ class Child:
         # What it left behind in its session (workers of a killed supervisor) goes with it;
         # only then do the pipes reach their end.
         self._signal_group(signal.SIGKILL)
-        await asyncio.wait(self._readers, timeout=READ_OUT_SECONDS)
+        _, late = await asyncio.wait(self._readers, timeout=READ_OUT_SECONDS)
+        for reader in late:
+            reader.cancel()
         return status
 
     async def stop(self, seconds: float) -> None:
@@ -168,16 +163,44 @@ class Child:
             os.killpg(self.pid, signum)
 
 
-async def _lines(stream: asyncio.StreamReader, take: Callable[[str], None]) -> None:
-    """Give every line of *stream* to *take*, the last one also when it has no newline."""
+class _Pipe:
+    """A pipe: its write end for a child, its read end for us.  Leaving it closes the former."""
+
+    def __init__(self) -> None:
+        self._read_end, self.write_end = os.pipe()
+        self._followed = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.write_end)
+        if not self._followed:
+            os.close(self._read_end)
+
+    def follow(self, take: Callable[[str], None]) -> "asyncio.Task[None]":
+        """Give every line to *take*, until the pipe's end."""
+        self._followed = True
+        return asyncio.create_task(_lines(self._read_end, take))
+
+
+async def _lines(fd: int, take: Callable[[str], None]) -> None:
+    """Give every line read from *fd* to *take*, the last one also when it has no newline."""
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(fd, "rb", buffering=0)
+    )
     rest = b""
-    while data := await stream.read(65536):
-        *lines, rest = (rest + data).split(b"\n")
-        rest = rest[:MAX_LINE]
-        for line in lines:
-            take(_text(line))
-    if rest:
-        take(_text(rest))
+    try:
+        while data := await stream.read(65536):
+            *lines, rest = (rest + data).split(b"\n")
+            rest = rest[:MAX_LINE]
+            for line in lines:
+                take(_text(line))
+        if rest:
+            take(_text(rest))
+    finally:
+        transport.close()
 
 
 def _text(line: bytes) -> str:

@@ -22,7 +22,7 @@ LOOPBACK_ENDPOINTS: Final = "127.0.0.0/8,::1/128"
 WORKERS: Final = "1"
 """Of dnsd and of the gateway: on a laptop memory counts for more than a second core."""
 
-OUR_SETTINGS: Final = ("DEMO", "REGISTRAR", "GATEWAY", "READY_FILE")
+OUR_SETTINGS: Final = ("DATA_DIR", "DEMO", "GATEWAY", "READY_FILE", "REGISTRAR")
 """Settings of `up` that no part has: their variables are not handed down, because a part
 refuses what it does not know."""
 

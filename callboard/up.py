@@ -434,8 +434,8 @@ def _place_of(part: Part, found: Mapping[str, str]) -> Place:
 
 
 def _port_in(address: str) -> int:
-    """The port of `127.0.0.1:53` or `http://127.0.0.1:8888`."""
-    return HostPort.parse(address.rpartition("/")[2]).port
+    """The port of `127.0.0.1:53`, the first of several, or of `http://127.0.0.1:8888`."""
+    return HostPort.parse(address.rpartition("/")[2].partition(",")[0]).port
 
 
 async def _not_ready(base: str) -> str:
