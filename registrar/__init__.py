@@ -1,0 +1,1 @@
+"""The HTTP API of Callboard: services register, renew their leases, and are listed."""

@@ -1,0 +1,25 @@
+"""Who asks: the address of the connection, or what a trusted proxy says in front of it."""
+
+import ipaddress
+from collections.abc import Sequence
+
+from registrar.endpoints import Network, canonical_address
+
+
+def caller_of(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
+    """The caller's address in canonical form; empty when it has none (a Unix socket).
+
+    *forwarded_for* are the X-Forwarded-For headers in order.  Only the last hop counts,
+    written by the proxy itself; all before it came from outside.
+    """
+    address = canonical_address(peer)
+    if address is None:
+        return ""
+    if forwarded_for and _is_within(address, trusted):
+        return canonical_address(forwarded_for[-1].rpartition(",")[2].strip()) or address
+    return address
+
+
+def _is_within(address: str, networks: Sequence[Network]) -> bool:
+    ip = ipaddress.ip_address(address)
+    return any(ip.version == network.version and ip in network for network in networks)
