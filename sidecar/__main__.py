@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not _mentions_tls([*arguments, *os.environ.values(), text]):
         _import_asyncio_without_tls()
     from registry.runtime import lifecycle
-    from sidecar.part import Sidecar
+    from sidecar.service import Sidecar
 
     def problems(settings: Settings) -> Iterable[str]:
         return services_of(settings, tables, file)[1]

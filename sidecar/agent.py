@@ -32,16 +32,16 @@ from sidecar.heartbeat import (
     Wait,
 )
 from sidecar.probe import probe
-from sidecar.service import Service, document_of
+from sidecar.registration import Service, document_of
 
 LONGEST_WAIT = 60.0
 """Seconds after which the loop looks again, whatever it was told to wait."""
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds that a call under way may still take once the sidecar is to stop."""
 
-STOPPING_TIMEOUT = 1.5
-"""Seconds for one call while stopping: two fit where the registrar hangs."""
+STOPPING_TIMEOUT = 1.0
+"""Seconds for one call while stopping, so that two fit where a registrar hangs."""
 
 AFTER_BUG = 5.0
 """Seconds until an instance is looked at again after an exception that nobody foresaw."""
@@ -346,7 +346,7 @@ class Agent:
 
     async def _report(self, kept: Kept, report: Report) -> None:
         heartbeat, service = kept.heartbeat, kept.service.name
-        timeout = STOPPING_TIMEOUT if self._is_stopping else 5.0
+        timeout = STOPPING_TIMEOUT if self._is_stopping else None
         try:
             await self._client.set_state(
                 service, kept.instance, report.state, report.reason, timeout

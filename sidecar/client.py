@@ -17,7 +17,7 @@ from registry.errors import CallboardError, LeaseNotFound, LeaseSuperseded, Prob
 from registry.names import fold
 from registry.runtime import http, logs
 from registry.runtime.http import ProtocolError, Response
-from sidecar.service import OPTIONAL
+from sidecar.registration import OPTIONAL
 
 TIMEOUT = 5.0
 """Seconds one registrar has for an answer: its store gives up sooner."""
@@ -77,10 +77,14 @@ Outcome = Renewed | LeaseNotFound | LeaseSuperseded | RegistrationRefused | Regi
 
 
 class RegistrarClient:
-    """The registrar's API; a call tries every registrar once, from the last that answered."""
+    """The registrar's API; a call tries every registrar once, from the last that answered.
 
-    def __init__(self, urls: Sequence[str], token: str = "") -> None:
+    Each has *timeout* seconds, unless a call says how many.
+    """
+
+    def __init__(self, urls: Sequence[str], token: str = "", *, timeout: float = TIMEOUT) -> None:
         self._urls = tuple(urls)
+        self._timeout = timeout
         self._current = 0
         self._headers = {"user-agent": "callboard-sidecar", "accept": "application/json"}
         if token:
@@ -121,7 +125,7 @@ class RegistrarClient:
             created=response.status == 201,
         )
 
-    async def renew(self, beats: Sequence[Beat], timeout: float = TIMEOUT) -> list[Outcome]:
+    async def renew(self, beats: Sequence[Beat], timeout: float | None = None) -> list[Outcome]:
         """One outcome a lease, in the same order; RegistrarUnavailable when there is none."""
         documents = [
             {"service_name": b.service, "instance_id": b.instance, "lease_id": b.lease_id}
@@ -137,7 +141,7 @@ class RegistrarClient:
         return [_outcome_of(result) for result in results]
 
     async def set_state(
-        self, service: str, instance: str, state: str, reason: str, timeout: float = TIMEOUT
+        self, service: str, instance: str, state: str, reason: str, timeout: float | None = None
     ) -> None:
         """Put the instance into *state*; LeaseNotFound when the registrar does not have it."""
         path = f"{_path(service, instance)}/state"
@@ -161,7 +165,7 @@ class RegistrarClient:
         return "", ""
 
     async def deregister(
-        self, service: str, instance: str, lease_id: str, timeout: float = TIMEOUT
+        self, service: str, instance: str, lease_id: str, timeout: float | None = None
     ) -> None:
         """Give the lease back; done as well when it is somebody else's, or not there at all."""
         query = f"?lease_id={quote(lease_id)}" if lease_id else ""
@@ -176,7 +180,7 @@ class RegistrarClient:
         method: str,
         path: str,
         document: Any = None,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
         limit: int = 1 << 16,
     ) -> Response:
         """An answer that is neither a failure nor a "later"; RegistrarUnavailable without one."""
@@ -188,7 +192,9 @@ class RegistrarClient:
             reraise=True,
         )
         try:
-            response: Response = await attempts(self._once, method, path, body, timeout, limit)
+            response: Response = await attempts(
+                self._once, method, path, body, timeout or self._timeout, limit
+            )
         except RegistrarUnavailable as error:
             self._note_away(error)
             raise

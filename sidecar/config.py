@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from registry.model import MAX_LEASE_TTL, MAX_RECORD_TTL, MIN_LEASE_TTL, Port
 from registry.runtime.config import boolean, choice, integer, option, seconds, text, words
-from sidecar.service import AUTO, PROBES, Service, services_from
+from sidecar.registration import AUTO, PROBES, Service, services_from
 
 
 def urls(value: str) -> tuple[str, ...]:

@@ -223,11 +223,8 @@ class Heartbeat:
         if self._over or self._owed is None or now >= stop.began + STOP_BUDGET:
             return Stopped()
         if stop.drained_at is None and self._must_drain(stop, now):
-            return (
-                Report("draining", OURS + "stopping")
-                if now >= self._report_at
-                else Wait(self._report_at - now)
-            )
+            drain = Report("draining", OURS + "stopping")
+            return self._when_due(drain, now, latest=stop.began + DRAIN_BUDGET)
         if stop.drained_at is not None:
             ends_at = min(stop.drained_at + stop.lame_duck, stop.began + MAX_LAME_DUCK)
             left = ends_at - now
@@ -235,9 +232,13 @@ class Heartbeat:
                 return self._lame_duck(left, now)
         if stop.gave_up_at is None:
             stop.gave_up_at = min(now + DEREGISTER_BUDGET, stop.began + STOP_BUDGET)
+            self._report_at, self._report_failures = now, 0
         if now >= stop.gave_up_at:
             return Stopped()
-        return Deregister(self._owed) if now >= self._report_at else Wait(self._report_at - now)
+        return self._when_due(Deregister(self._owed), now, latest=stop.gave_up_at)
+
+    def _when_due(self, action: Action, now: float, latest: float) -> Action:
+        return action if now >= self._report_at else Wait(min(self._report_at, latest) - now)
 
     def _must_drain(self, stop: Stop, now: float) -> bool:
         serving = self.lease is not None and self._held in ("", "serving")

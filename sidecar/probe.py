@@ -5,7 +5,7 @@ import asyncio
 import h11
 
 from sidecar.health import Healthy, Unhealthy, Verdict, verdict_of
-from sidecar.service import Service
+from sidecar.registration import Service
 
 MAX_BODY = 4096
 """Octets of a health answer that are read; a service that sends more is no less healthy."""
