@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dnsd.memo import Kind, Memo
+from dnsd.memo import Memo
 from dnsd.responder import Reply
 
 TYPES = {
@@ -48,7 +48,8 @@ SUMMED_GAUGES = frozenset({"dnsd_memo_entries", "dnsd_memo_bytes", "dnsd_tcp_con
 class Counts:
     """Counters of one worker, raised by its shells."""
 
-    replies: Counter[tuple[Kind, bool]] = field(default_factory=Counter)
+    replies: dict[tuple[int, int, bool, bool], int] = field(default_factory=dict)
+    """By type, code, whether truncated, whether over TCP."""
     dropped: Counter[str] = field(default_factory=Counter)
     errors: int = 0
     problems: int = 0
@@ -63,7 +64,8 @@ class Counts:
         if reply.packet is None:
             self.dropped[reply.dropped] += 1
         else:
-            self.replies[Kind(reply.qtype, reply.rcode, reply.truncated), tcp] += 1
+            key = reply.qtype, reply.rcode, reply.truncated, tcp
+            self.replies[key] = self.replies.get(key, 0) + 1
         if reply.error is not None:
             self.errors += 1
 
@@ -100,16 +102,16 @@ class DnsdCollector(Collector):
 
     def _of_queries(self) -> Iterator[Metric]:
         remembered = self._memo.hits()
-        replies = self._counts.replies.copy()
-        for kind, hits in remembered.items():
-            replies[kind, False] += hits
+        replies = Counter(self._counts.replies)
+        for (qtype, rcode, cut), hits in remembered.items():
+            replies[qtype, rcode, cut, False] += hits
         queries: Counter[tuple[str, str, str]] = Counter()
         truncated: Counter[str] = Counter()
-        for (kind, tcp), count in replies.items():
+        for (qtype, rcode, cut, tcp), count in replies.items():
             transport = "tcp" if tcp else "udp"
-            labels = TYPES.get(kind.qtype, "other"), RCODES.get(kind.rcode, "other"), transport
+            labels = TYPES.get(qtype, "other"), RCODES.get(rcode, "other"), transport
             queries[labels] += count
-            truncated[transport] += count if kind.truncated else 0
+            truncated[transport] += count if cut else 0
         yield _labelled(
             "dnsd_queries_total",
             "Queries answered.",

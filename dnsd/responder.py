@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dnsd import query
 from dnsd.compiler import CompiledAnswer, Rng, draw_order
-from dnsd.query import Drop, Edns, Query, Reject, limit_of, parse_query
+from dnsd.query import Edns, Query, Reject, limit_of, parse_query
 from dnsd.table import AnswerTable, ServedZone
 from dnsd.wire import (
     NOT_AUTHORITATIVE,
@@ -83,13 +83,14 @@ class Responder:
         *now* (monotonic seconds) is for what depends on time: rates and cookies.
         """
         try:
-            match parse_query(packet):
-                case Query() as asked:
-                    return self._answer(asked, peer)
-                case Reject() as reject:
-                    return _refused(reject)
-                case Drop(reason):
-                    return Reply(None, dropped=reason)
+            parsed = parse_query(packet)
+            if isinstance(parsed, Query):
+                return self._answer(parsed, peer)
+            return (
+                _refused(parsed)
+                if isinstance(parsed, Reject)
+                else Reply(None, dropped=parsed.reason)
+            )
         except Exception as error:  # one bad packet must not end the server (S7)
             return self._failed(packet, error)
 
@@ -106,6 +107,9 @@ class Responder:
         # 9. One class: all others belong to somebody else.
         if asked.qclass != query.IN:
             return _coded(asked, query.REFUSED)
+        answer = self.table.known(asked)
+        if answer is not None:
+            return self._assembled(asked, answer, peer)
         # 10. Not ours.  REFUSED lets the next server of a resolver's list have its chance.
         served = self.table.zone_of(asked)
         transfer = asked.qtype in (query.AXFR, query.IXFR)
@@ -134,7 +138,7 @@ class Responder:
 
     def _assembled(self, asked: Query, answer: CompiledAnswer, peer: Peer) -> Reply:
         limit = limit_of(asked.edns, tcp=peer.tcp)
-        ede = self._staleness(answer)
+        ede = None if self.table.state != "stale" else _staleness(answer)
         message = self._drawn(asked, answer, limit, ede)
         keep = None
         if asked.plain and answer.group is not None and not peer.tcp:
@@ -152,10 +156,9 @@ class Responder:
         order = draw_order(answer, self._rng) if len(answer.records) > 1 else _IN_ORDER
         return assemble(asked, answer, order[: len(answer.records)], limit, ede)
 
-    def _staleness(self, answer: CompiledAnswer) -> int | None:
-        if self.table.state != "stale":
-            return None
-        return STALE_NXDOMAIN if answer.is_negative else STALE_ANSWER
+
+def _staleness(answer: CompiledAnswer) -> int:
+    return STALE_NXDOMAIN if answer.is_negative else STALE_ANSWER
 
 
 _IN_ORDER = [0]

@@ -48,6 +48,10 @@ ZONE_WIDE = ""
 MAX_DEPTH = 3
 """Labels that a name of ours has below its apex: `_port._proto.<svc>`."""
 
+MAX_NAMES = 65536
+"""Names as they are spelled in questions that lead straight to their answer; when there are
+more, all are forgotten."""
+
 SERVICE_TYPES = frozenset({query.A, query.AAAA, query.SRV, query.TXT, query.ANY})
 """Types that some name of a service may have: all others are NODATA without a look."""
 
@@ -127,6 +131,8 @@ class AnswerTable:
         self._catalog = catalog
         self._problem = problem
         self._answers: dict[str, dict[_Key, CompiledAnswer]] = {}
+        self._names: dict[tuple[bytes, int], CompiledAnswer] = {}
+        self._names_of: dict[str, list[tuple[bytes, int]]] = {}
         self._protocols = _Protocols()
         self.reset(state)
 
@@ -138,6 +144,8 @@ class AnswerTable:
         """Forget every compiled answer: the catalog was replaced, or the state is another."""
         self.state = state
         self._answers.clear()
+        self._names.clear()
+        self._names_of.clear()
         catalog = self._catalog()
         self._protocols.dirty.update(self._protocols.known)
         self._protocols.dirty.update(name for name, _ in catalog.services())
@@ -145,9 +153,10 @@ class AnswerTable:
 
     def invalidate(self, services: Collection[str]) -> None:
         """Forget the answers of *services* (folded names), and those that any change touches."""
-        for service in services:
-            self._answers.pop(service, None)
-        self._answers.pop(ZONE_WIDE, None)
+        for group in (*services, ZONE_WIDE):
+            self._answers.pop(group, None)
+            for name in self._names_of.pop(group, ()):
+                self._names.pop(name, None)
         self._protocols.dirty.update(services)
         self._take_serial(self._catalog())
 
@@ -164,24 +173,39 @@ class AnswerTable:
                 return served
         return None
 
+    def known(self, asked: Query) -> CompiledAnswer | None:
+        """The answer to *asked* if the same was looked up since the last change; else None."""
+        return self._names.get((asked.key, asked.qtype))
+
     def lookup(self, served: ServedZone, asked: Query) -> CompiledAnswer:
         """The answer to *asked*, whose name lies in *served*.  Total."""
+        answer = self._find(served, asked)
+        if answer.group is not None:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+                self._names_of.clear()
+            name = asked.key, asked.qtype
+            self._names[name] = answer
+            self._names_of.setdefault(answer.group, []).append(name)
+        return answer
+
+    def _find(self, served: ServedZone, asked: Query) -> CompiledAnswer:
         depth = len(asked.labels) - served.labels
         if depth == 0:
             return self._apex(served, AtApex(), asked.qtype)
         if depth > MAX_DEPTH:
             return served.nxdomain
         key = asked.key
-        labels = [key[at + 1 : at + 1 + key[at]].decode("latin-1") for at in asked.labels[:depth]]
-        top = labels.pop()
+        top = _label(key, asked.labels[depth - 1])
         if served.zone.server(top):
-            return self._apex(served, AtServer(top), asked.qtype) if not labels else served.nxdomain
+            return self._apex(served, AtServer(top), asked.qtype) if depth == 1 else served.nxdomain
         if top.startswith("_"):
+            labels = [_label(key, at) for at in asked.labels[: depth - 1]]
             return self._below_protocol(served, labels, top[1:], asked.qtype)
         service = self._catalog().service(top)
         if service is None:
             return served.nxdomain
-        place = place_in(service, tuple(labels))
+        place = place_in(service, tuple(_label(key, at) for at in asked.labels[: depth - 1]))
         return self._service(served, names.fold(top), service, place, asked.qtype)
 
     def _below_protocol(
@@ -253,3 +277,8 @@ class AnswerTable:
             answer = CompiledAnswer(query.NOERROR, True, group, soa=served.soa)
             answers[key] = answer
         return answer
+
+
+def _label(name: bytes, at: int) -> str:
+    """The label at *at*, octet for octet."""
+    return name[at + 1 : at + 1 + name[at]].decode("latin-1")

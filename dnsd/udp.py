@@ -85,10 +85,12 @@ class UdpEndpoint:
         self._wildcard = is_wildcard(sock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._verdicts: dict[object, Lookup] = {}
+        self._peers: dict[object, Peer] = {}
         self._batch: Batch | None = None
         if available():
             ipv6 = sock.family == socket.AF_INET6
             self._batch = Batch(sock.fileno(), ipv6=ipv6, wildcard=self._wildcard)
+            self._view = memoryview(self._batch.buffer)
             self._slots = [
                 (SLOT * i + 2, Batch.length_at(i), Batch.size_at(i), i) for i in range(BATCH)
             ]
@@ -144,23 +146,31 @@ class UdpEndpoint:
 
     def _ask(self, batch: Batch, i: int, length: int) -> bytes | None:
         """The reply after its ID to what no memory answers; None for none."""
-        name = batch.names[NAME * i : NAME * i + NAME]
-        address = bytes(name[8:24] if batch.ipv6 else name[4:8])
-        port = name[2] << 8 | name[3]
-        if not self._senders.is_answered(address, port):
-            self._counts.drop("source")
-            return None
         if length > RECEIVE or batch.is_cut(i):
             self._counts.drop("oversize")
             return None
-        trusted = self._senders.trusts(address)
+        peer = self._peers.get(self._senders_seen[i]) or self._judge(batch, i)
+        if peer is None:
+            self._counts.drop("source")
+            return None
+        start = SLOT * i
+        reply = self._answer(bytes(self._view[start : start + length]), peer)
+        return None if reply is None else reply[2:]
+
+    def _judge(self, batch: Batch, i: int) -> Peer | None:
+        """Who sent datagram *i*, remembered for its next one; None for nobody whom we answer."""
+        name = batch.names[NAME * i : NAME * i + NAME]
+        address = bytes(name[8:24] if batch.ipv6 else name[4:8])
+        if not self._senders.is_answered(address, name[2] << 8 | name[3]):
+            return None
         if len(self._verdicts) >= MAX_VERDICTS:
             self._verdicts.clear()
-        memo = self._memo.trusted if trusted else self._memo.strangers
-        self._verdicts[self._senders_seen[i]] = memo.get
-        packet = bytes(batch.buffer[SLOT * i : SLOT * i + length])
-        reply = self._answer(packet, Peer(address, trusted=trusted))
-        return None if reply is None else reply[2:]
+            self._peers.clear()
+        peer = Peer(address, trusted=self._senders.trusts(address))
+        memo = self._memo.trusted if peer.trusted else self._memo.strangers
+        sender = self._senders_seen[i]
+        self._verdicts[sender], self._peers[sender] = memo.get, peer
+        return peer
 
     def _answer(self, packet: bytes, peer: Peer) -> bytes | None:
         reply = self._responder.answer(packet, peer, time.monotonic())
