@@ -1,0 +1,261 @@
+"""One request on its way through: its body up, its answer down, whatever is tried in between.
+
+A call knows what was sent and what was answered, so that nothing is sent twice that may not be,
+and a client sees one answer or a broken one, never two.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from resolver_gateway import bodies, headers
+from resolver_gateway.parsing import Line, RequestHead, ResponseHead
+from resolver_gateway.retry import IDEMPOTENT, Failure
+
+if TYPE_CHECKING:
+    from resolver_gateway.balancer import Upstream
+    from resolver_gateway.downstream import Downstream
+    from resolver_gateway.handler import Handler
+    from resolver_gateway.srv import Resolution
+    from resolver_gateway.upstream import UpstreamConnection
+
+MAX_REPLAY: Final = 64 * 1024
+"""Octets of a body kept to be sent again; a request with more is not repeated once it began."""
+
+HOLD: Final = 64 * 1024
+"""Octets of a body that wait for a connection before the client is no longer read from."""
+
+
+class Call:
+    """A request of *client*; the handler decides, the call carries out and keeps the record."""
+
+    __slots__ = (
+        "_chunk",
+        "_handler",
+        "_held",
+        "_keep",
+        "_pieces",
+        "_was_held",
+        "answering",
+        "attempts",
+        "began",
+        "client",
+        "connection",
+        "fresh_only",
+        "head",
+        "how",
+        "informed",
+        "over",
+        "prefix",
+        "request_complete",
+        "request_id",
+        "resolution",
+        "service",
+        "status",
+        "target",
+        "tried",
+        "upstream",
+    )
+
+    def __init__(self, handler: "Handler", client: "Downstream", head: RequestHead) -> None:
+        self._handler = handler
+        self.client = client
+        self.head = head
+        self.began = handler.clock()
+        self.request_id = head.request_id or handler.new_request_id()
+        self.service = ""
+        self.target = b""
+        self.prefix = b""
+        self.how = ""
+        """How its service was resolved: `hit`, `stale`, `miss`, `fallback`."""
+        self.resolution: Resolution | None = None
+        self.upstream: Upstream | None = None
+        self.connection: UpstreamConnection | None = None
+        self.attempts = 0
+        self.tried: set[str] | None = None
+        self.fresh_only = False
+        """A kept-alive connection turned out to be closed: the next one must be new."""
+        self.request_complete = False
+        self.answering = False
+        """Whether anything of an answer was sent to the client."""
+        self.informed = False
+        """Whether an interim answer was."""
+        self.over = False
+        self.status = 0
+        self._pieces: list[bytes] | None = []
+        self._held = 0
+        self._was_held = False
+        self._chunk = False
+        self._keep = False
+
+    def __repr__(self) -> str:
+        state = "answering" if self.answering else "waiting"
+        return f"<Call {self.service or '-'} {state}, {self.attempts} attempts>"
+
+    # --- the request, from client to upstream
+
+    def request_part(self, data: bytes) -> None:
+        """Some octets of the body."""
+        self._pass_on(bodies.chunk(data) if self.head.chunked else data)
+
+    def request_end(self, trailers: "tuple[Line, ...]") -> None:
+        """The body is complete."""
+        self.request_complete = True
+        if self.head.chunked:
+            self._pass_on(bodies.last_chunk(headers.trailers_that_pass(trailers)))
+
+    def _pass_on(self, piece: bytes) -> None:
+        if self.over:
+            return
+        self._held += len(piece)
+        if self._pieces is not None:
+            self._pieces.append(piece)
+        if self.connection is not None:
+            if self._held > MAX_REPLAY:
+                self._pieces = None
+            self.connection.write(piece)
+        elif self._held > HOLD:
+            self._was_held = True
+            self.client.hold()
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all that was sent of the request is still at hand."""
+        return self._pieces is not None
+
+    def send(self, connection: "UpstreamConnection", head: bytes) -> None:
+        """Hop 6: the request goes out on *connection*."""
+        assert self._pieces is not None
+        self.connection = connection
+        connection.send(self, head + b"".join(self._pieces) if self._pieces else head)
+        if self._held > MAX_REPLAY or self.head.method not in IDEMPOTENT:
+            self._pieces = None
+        if self._was_held:
+            self._was_held = False
+            self.client.go_on()
+
+    # --- the answer, from upstream to client
+
+    def without_body(self, status: int) -> bool:
+        """Whether an answer of *status* to this request has no body (RFC 9112, section 6.3)."""
+        return self.head.method == b"HEAD" or status in (204, 304)
+
+    def interim(self, response: ResponseHead) -> None:
+        """An interim answer; HTTP/1.0 has none."""
+        if self.head.minor:
+            self.informed = True
+            self.client.write(headers.interim_head(response))
+
+    def answer_whole(self, response: ResponseHead, body: bytes) -> None:
+        """The whole answer at once, its length known."""
+        head = self._answer_head(response, framed=True)
+        self.client.write(head + body if body else head)
+        self._end(self._keep)
+
+    def answer(self, response: ResponseHead, data: bytes) -> None:
+        """The head of an answer, and the first octets of its body."""
+        head = self._answer_head(response, framed=response.length is not None)
+        if data:
+            head += bodies.chunk(data) if self._chunk else data
+        self.client.write(head)
+
+    def answer_part(self, data: bytes) -> None:
+        self.client.write(bodies.chunk(data) if self._chunk else data)
+
+    def answer_end(self, data: bytes, trailers: list[bytes]) -> None:
+        """The last octets of an answer's body."""
+        if data:
+            self.answer_part(data)
+        if self._chunk:
+            self.client.write(bodies.last_chunk(trailers if self.head.takes_trailers else []))
+        self._end(self._keep)
+
+    def _answer_head(self, response: ResponseHead, *, framed: bool) -> bytes:
+        request = self.head
+        self.answering = True
+        self.status = response.status
+        self._chunk = not framed and request.minor == 1
+        self._keep = (
+            request.keep_alive
+            and self.request_complete
+            and (framed or self._chunk)
+            and self.client.may_keep()
+        )
+        return headers.response_head(response, request, keep=self._keep, chunk=self._chunk)
+
+    def switched(
+        self, response: ResponseHead, data: bytes, connection: "UpstreamConnection"
+    ) -> None:
+        """The 101 that was asked for: the connections are spliced, the call is over."""
+        self.status = response.status
+        self.over = True
+        self.client.write(headers.switching_head(response) + data)
+        self._handler.finished(self, "")
+        self.client.open_tunnel(connection)
+
+    def _end(self, keep: bool) -> None:
+        self.over = True
+        self._handler.finished(self, "")
+        self.client.finished(keep=keep)
+
+    # --- what can go wrong
+
+    def attempt_failed(
+        self, failure: Failure, detail: str, connection: "UpstreamConnection"
+    ) -> None:
+        """*connection* will not answer: another one may, or the client is told."""
+        self.connection = None
+        if self.answering:
+            self.over = True
+            self._handler.broken(self, failure)
+            self.client.cut()
+            return
+        self._handler.attempt_failed(self, failure, detail, reused=connection.reused)
+
+    def refuse(
+        self,
+        status: int,
+        cause: str,
+        detail: str,
+        retry_after: float | None = None,
+        **further: object,
+    ) -> None:
+        """The gateway's own answer: a problem; the connection is cut if another answer began."""
+        self.over = True
+        if self.connection is not None:
+            self.connection.abandon()
+            self.connection = None
+        self.status = status
+        if self.answering:
+            self.status = 0
+            self._handler.finished(self, cause)
+            self.client.cut()
+            return
+        keep = self._may_keep_after_ours()
+        self.client.write(
+            self._handler.problem(self, status, cause, detail, keep, retry_after, further)
+        )
+        self._handler.finished(self, cause)
+        self.client.finished(keep=keep)
+
+    def reply(self, status: int, content: bytes) -> None:
+        """The gateway's own page, in JSON."""
+        self.over = True
+        self.status = status
+        keep = self._may_keep_after_ours()
+        self.client.write(self._handler.page(self, status, content, keep))
+        self._handler.finished(self, "")
+        self.client.finished(keep=keep)
+
+    def _may_keep_after_ours(self) -> bool:
+        head = self.head
+        return bool(
+            head.keep_alive and head.minor and self.request_complete and self.client.may_keep()
+        )
+
+    def client_gone(self) -> None:
+        """The client left: so do we."""
+        self.over = True
+        self.status = 0
+        if self.connection is not None:
+            self.connection.abandon()
+            self.connection = None
+        self._handler.finished(self, "client-gone")

@@ -1,0 +1,149 @@
+"""The heads we send: upstream with who asked and through whom, to clients with our framing.
+
+A field reaches the other side only as a line rebuilt from what was parsed.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Final
+
+from resolver_gateway import parsing
+from resolver_gateway.parsing import Line, RequestHead, ResponseHead
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NO_TRAILER: Final = frozenset(
+    b"authorization cache-control content-encoding content-range content-type cookie"
+    b" expires set-cookie www-authenticate age date location retry-after vary warning".split()
+)
+"""What changes the meaning of a message comes in its head or not at all (RFC 9110, 6.5.1)."""
+
+
+def is_trusted(peer: str, networks: Sequence[Network]) -> bool:
+    """Whether *peer* is a proxy of ours, whose word about its clients counts."""
+    if not networks:
+        return False
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
+
+
+def forwarding(peer: str, request: RequestHead, *, trusted: bool, scheme: str = "http") -> bytes:
+    """The lines that say for whom: X-Forwarded-*, X-Real-IP and Forwarded.
+
+    What a stranger says of itself is dropped; what a trusted proxy says goes on, with the proxy
+    appended to X-Forwarded-For and Forwarded (RFC 7239).
+    """
+    address = peer.encode()
+    element = _forwarded_element(peer, request.host, scheme)
+    if not (trusted and request.forwarding):
+        return (
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+            b"X-Real-IP: %b\r\nForwarded: %b\r\n"
+            % (address, scheme.encode(), request.host, address, element)
+        )
+    said: dict[bytes, list[bytes]] = {}
+    for line in request.forwarding:
+        said.setdefault(line.name, []).append(line.value)
+    lists = {b"x-forwarded-for": address, b"forwarded": element}
+    single = {
+        b"x-forwarded-proto": scheme.encode(),
+        b"x-forwarded-host": request.host,
+        b"x-real-ip": address,
+    }
+    lines = [
+        b"%b: %b\r\n" % (name, b", ".join([*said.pop(name, []), own]))
+        for name, own in lists.items()
+    ]
+    lines += [b"%b: %b\r\n" % (name, said.pop(name, [own])[-1]) for name, own in single.items()]
+    lines += [b"%b: %b\r\n" % (name, values[-1]) for name, values in said.items()]
+    return b"".join(lines)
+
+
+def _forwarded_element(peer: str, host: bytes, scheme: str) -> bytes:
+    node = f'"[{peer}]"' if ":" in peer else peer
+    quoted = b';host="%b"' % host if host else b""
+    return b"for=%b;proto=%b%b" % (node.encode(), scheme.encode(), quoted)
+
+
+def hops(request: RequestHead, pseudonym: bytes) -> bytes | None:
+    """The value of `Via` with us appended; None when we are in it already: a loop."""
+    own = b"1.%d %b" % (request.minor, pseudonym)
+    if not request.via:
+        return own
+    received = b", ".join(request.via)
+    if any(pseudonym in hop.split() for hop in received.split(b",")):
+        return None
+    return received + b", " + own
+
+
+def request_head(
+    request: RequestHead, target: bytes, host: bytes, prefix: bytes, said: bytes, request_id: bytes
+) -> bytes:
+    """The head for the upstream; *said* are the lines of `forwarding` and Via."""
+    parts = [request.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
+    parts += request.fields
+    if request.chunked:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif request.length is not None:
+        parts.append(b"Content-Length: %d\r\n" % request.length)
+    if request.upgrade:
+        parts.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
+    elif request.takes_trailers:
+        parts.append(b"Connection: te\r\nTE: trailers\r\n")
+    if request.expects_continue:
+        parts.append(b"Expect: 100-continue\r\n")
+    if request.max_forwards is not None:
+        parts.append(b"Max-Forwards: %d\r\n" % max(0, request.max_forwards - 1))
+    parts += (said, b"X-Forwarded-Prefix: ", prefix, b"\r\nX-Request-Id: ", request_id, b"\r\n\r\n")
+    return b"".join(parts)
+
+
+def response_head(
+    response: ResponseHead, request: RequestHead, *, keep: bool, chunk: bool
+) -> bytes:
+    """The head for the client: our connection, our framing (*chunk*: chunked), else theirs."""
+    parts = [response.line]
+    parts += response.fields
+    if chunk:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif response.length is not None and response.status != 204:
+        parts.append(b"Content-Length: %d\r\n" % response.length)
+    if not keep:
+        parts.append(b"Connection: close\r\n\r\n")
+    elif request.minor == 0:
+        parts.append(b"Connection: keep-alive\r\n\r\n")
+    else:
+        parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def interim_head(response: ResponseHead) -> bytes:
+    """An interim answer (1xx) as it goes on; it has no body."""
+    return response.line + b"".join(response.fields) + b"\r\n"
+
+
+def switching_head(response: ResponseHead) -> bytes:
+    """The 101 that ends HTTP on both connections."""
+    return b"".join(
+        [
+            response.line,
+            *response.fields,
+            b"Connection: upgrade\r\nUpgrade: %b\r\n\r\n" % response.upgrade,
+        ]
+    )
+
+
+def is_asked_for(upgrade: bytes, request: RequestHead) -> bool:
+    """Whether the protocol that an upstream switches to is one that the client named."""
+    asked = {protocol.strip().lower() for protocol in request.upgrade.split(b",")}
+    return bool(upgrade) and upgrade.strip().lower() in asked
+
+
+def trailers_that_pass(trailers: Sequence[Line]) -> list[bytes]:
+    """The trailer lines that may go on: none that frames, routes, or authorises."""
+    return [
+        line.rebuilt
+        for line in trailers
+        if line.kind == parsing.PLAIN and line.name not in _NO_TRAILER
+    ]
