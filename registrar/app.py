@@ -27,6 +27,12 @@ from registry.runtime import logs
 BODY_SECONDS = 10.0
 """That a body may take to arrive.  Ours are small; whoever takes longer holds a connection."""
 
+_HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Server": "callboard",  # the default names the versions of Python and aiohttp
+    "X-Content-Type-Options": "nosniff",  # metadata is anybody's text, and never a page
+}
+
 log = logs.get("registrar")
 
 Handle = Callable[[Call], Awaitable[Reply]]
@@ -119,8 +125,7 @@ class App:
         return _reply_of(answer)
 
     def _response(self, route: Route, reply: Reply) -> web.Response:
-        headers = dict(reply.headers)
-        headers.setdefault("Content-Type", "application/json")
+        headers = {**_HEADERS, **reply.headers}
         if route.method == "GET" and self._view.loaded and not self._view.current:
             # RFC 9111, section 5.1: how old what is shown may be.
             headers["Age"] = str(int(self.age()))
@@ -152,7 +157,7 @@ class App:
 def json_page(status: int, document: object) -> web.Response:
     """A page whose content is *document*."""
     body = json.dumps(document).encode()
-    return web.Response(status=status, body=body, headers={"Content-Type": "application/json"})
+    return web.Response(status=status, body=body, headers=_HEADERS)
 
 
 def _page(show: Callable[[], web.Response]) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -163,7 +168,7 @@ def _page(show: Callable[[], web.Response]) -> Callable[[web.Request], Awaitable
 
 
 def _reply_of(answer: problems.Answer) -> Reply:
-    headers = {"Content-Type": problems.CONTENT_TYPE, **answer.headers}
+    headers = {**_HEADERS, "Content-Type": problems.CONTENT_TYPE, **answer.headers}
     return Reply(answer.status, answer.body(), headers)
 
 

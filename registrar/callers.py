@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 from registrar.endpoints import Network, canonical_address
 
@@ -12,12 +13,16 @@ def caller_of(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network
     *forwarded_for* are the X-Forwarded-For headers in order.  Only the last hop counts,
     written by the proxy itself; all before it came from outside.
     """
-    address = canonical_address(peer)
+    address = _peer_address(peer)
     if address is None:
         return ""
     if forwarded_for and _is_within(address, trusted):
         return canonical_address(forwarded_for[-1].rpartition(",")[2].strip()) or address
     return address
+
+
+_peer_address = lru_cache(4096)(canonical_address)
+"""A fleet's proxies and sidecars; a peer's text comes from the kernel, so that none is long."""
 
 
 def _is_within(address: str, networks: Sequence[Network]) -> bool:

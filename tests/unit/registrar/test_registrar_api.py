@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from registrar import handlers
+from registrar import handlers, hosts, lookups
 from registrar.config import Config
-from registrar.hosts import Failed, Found
+from registrar.hosts import Failed, Found, Missing
 from registry.runtime.config import networks
 from tests.support.registrar import LOOPBACK, Registrar, a_registrar
 from tests.support.waiting import until
@@ -176,6 +176,14 @@ async def test_a_host_is_looked_up_before_its_registration_is_answered() -> None
     assert document["instances"][0]["host"] == "vertice-maximus_eureka"
 
 
+@pytest.fixture
+def quick_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host is due in every round, and there are many."""
+    monkeypatch.setattr(hosts, "INTERVAL", 0.0)
+    monkeypatch.setattr(lookups, "ROUND_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("quick_lookups")
 async def test_a_host_that_nobody_knows_is_registered_without_addresses() -> None:
     async with a_registrar() as registrar:
         await registrar.register("web", address=None, host="not-yet")
@@ -183,7 +191,7 @@ async def test_a_host_that_nobody_knows_is_registered_without_addresses() -> Non
         registrar.hosts["not-yet"] = Found(("10.0.0.9",))
 
         assert before == []
-        await until(lambda: has_addresses(registrar, "web", ["10.0.0.9"]), seconds=15)
+        await until(lambda: has_addresses(registrar, "web", ["10.0.0.9"]))
 
 
 async def has_addresses(registrar: Registrar, service: str, wanted: list[str]) -> bool:
@@ -202,6 +210,53 @@ async def test_a_host_that_resolves_to_loopback_is_422() -> None:
 
     assert (answer.status, answer.fields) == (422, {"endpoint"})
     assert "169.254.169.254" in answer.body["detail"]
+
+
+@pytest.mark.usefixtures("quick_lookups")
+async def test_a_host_that_comes_to_mean_loopback_loses_its_addresses() -> None:
+    """Rebinding: checked again at every look-up, not only when it was registered."""
+    async with a_registrar() as registrar:
+        registrar.hosts["db"] = Found(("10.0.0.9",))
+        await registrar.register("web", "one", address=None, host="db")
+        registrar.hosts["db"] = Found(("169.254.169.254", "10.0.0.8"))
+        await until(lambda: has_addresses(registrar, "web", ["10.0.0.8"]))
+        registrar.hosts["db"] = Found(("127.0.0.1",))
+        await until(lambda: has_addresses(registrar, "web", []))
+        metrics = (await registrar.call("GET", "/metrics")).body
+
+    assert 'registrar_lookups_total{result="refused"}' in metrics
+
+
+@pytest.mark.usefixtures("quick_lookups")
+async def test_a_host_in_our_own_zone_is_never_asked_for() -> None:
+    """R17: its answer would be the one that is asked for."""
+    async with a_registrar() as registrar:
+        registrar.hosts["x.svc.internal"] = Found(("10.0.0.66",))
+        registrar.hosts["db"] = Found(("10.0.0.9",))
+        await registrar.register("loop", "one", host="x.svc.internal")
+        await registrar.register("web", "one", host="db")
+        await until(lambda: has_addresses(registrar, "web", ["10.0.0.7", "10.0.0.9"]))
+
+        assert await addresses_of(registrar, "loop") == ["10.0.0.7"]
+
+
+async def test_the_role_of_looking_up_is_held_by_one_at_a_time() -> None:
+    async with a_registrar() as registrar:
+        await until(lambda: "claim" in registrar.store.calls)
+
+        assert not await registrar.store.store.claim("lookups", "another", 5.0)
+        registrar.clock.ms += 5000
+        assert await registrar.store.store.claim("lookups", "another", 5.0)
+
+
+async def test_the_systems_resolver_answers_with_values() -> None:
+    """`localhost` is in every hosts file, and no name has two dots in a row."""
+    resolver = lookups.Resolver()
+
+    found = await resolver("localhost")
+    assert isinstance(found, Found)
+    assert set(found.addresses) <= {"127.0.0.1", "::1"}
+    assert isinstance(await resolver("a..b"), Missing | Failed)
 
 
 async def test_a_failed_lookup_at_the_same_registration_keeps_what_was_found() -> None:
