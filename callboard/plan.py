@@ -19,15 +19,22 @@ ADMIN_PORTS: Final = {"dnsd": 9153, "gateway": 8001}
 LOOPBACK_ENDPOINTS: Final = "127.0.0.0/8,::1/128"
 """What the registrar lets services be at, beside addresses of a network: all here is local."""
 
-WORKERS: Final = "1"
-"""Of dnsd and of the gateway: on a laptop memory counts for more than a second core."""
-
 OUR_SETTINGS: Final = ("DATA_DIR", "DEMO", "GATEWAY", "READY_FILE", "REGISTRAR")
 """Settings of `up` that no part has: their variables are not handed down, because a part
 refuses what it does not know."""
 
-SIDECAR_VARIABLES: Final = ("SERVICE_", "REGISTRY_", "HEARTBEAT_", "INITIAL_WAIT_", "REGISTER_")
-"""Beginnings of the variables that a sidecar reads without our prefix."""
+SIDECAR_VARIABLES: Final = (
+    "CALLBOARD_",
+    "SERVICE_",
+    "REGISTRY_",
+    "HEARTBEAT_",
+    "INITIAL_WAIT_",
+    "REGISTER_",
+)
+"""Beginnings of the variables that a sidecar reads."""
+
+_SIDECAR_SETTINGS: Final = ("LOG_FORMAT", "LOG_LEVEL", "HEALTH_INTERVAL", "HEALTH_TIMEOUT", "FALL")
+"""Settings that the demo's sidecars may see: how they look and speak, not what they register."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +175,8 @@ def registrar_arguments(options: Options, place: Place, redis: str) -> list[str]
 
 def dnsd_arguments(options: Options, place: Place, redis: str, own_address: str) -> list[str]:
     """dnsd's options; *own_address* names the server where it listens on every address."""
-    ns = ["--ns", f"ns1={own_address}"] if place.listen.is_wildcard else []
-    return [*_common(options, place, redis), *_admin_option(place), "--workers", WORKERS, *ns]
+    ns = ["--ns", f"ns1={own_address}"] if place.listen.is_wildcard and own_address else []
+    return [*_common(options, place, redis), *_admin_option(place), *ns]
 
 
 def gateway_arguments(options: Options, place: Place, dns: HostPort) -> list[str]:
@@ -179,7 +186,6 @@ def gateway_arguments(options: Options, place: Place, dns: HostPort) -> list[str
         *("--zone", options.zones[0]),
         *("--dns", str(reachable(dns))),
         *_admin_option(place),
-        *("--workers", WORKERS),
     ]
 
 
@@ -196,10 +202,11 @@ def _admin_option(place: Place) -> list[str]:
 
 
 def reachable(address: HostPort) -> HostPort:
-    """Where somebody on this machine reaches what listens at *address*."""
-    return HostPort(
-        {"0.0.0.0": LOOPBACK, "::": "::1"}.get(address.host, address.host), address.port
-    )
+    """Where somebody on this machine reaches what listens at *address*.
+
+    What listens at `::` takes IPv4 too, and IPv6 may be switched off.
+    """
+    return HostPort(LOOPBACK, address.port) if address.is_wildcard else address
 
 
 def part_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -213,10 +220,14 @@ def part_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def sidecar_environment(environ: Mapping[str, str], registrar: str) -> dict[str, str]:
-    """*environ* for a demo's sidecar: what the user's own sidecar would read does not count."""
+    """*environ* for a demo's sidecar: what the user's own sidecar would read does not count.
+
+    They say only what is worth a look: who is unhealthy, and who is healthy again.
+    """
+    seen = {f"CALLBOARD_SIDECAR_{name}" for name in _SIDECAR_SETTINGS} | {"CALLBOARD_LOG_FORMAT"}
     kept = {
         name: value
-        for name, value in part_environment(environ).items()
-        if not name.startswith(SIDECAR_VARIABLES)
+        for name, value in environ.items()
+        if name in seen or not name.startswith(SIDECAR_VARIABLES)
     }
-    return {**kept, "REGISTRY_URL": registrar}
+    return {"CALLBOARD_SIDECAR_LOG_LEVEL": "warning", **kept, "REGISTRY_URL": registrar}

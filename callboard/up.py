@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -60,7 +61,9 @@ class Part:
     address_file: Path
     child: Child | None = None
     missing: str = "to be started"
+    """What it waits for; empty while it is ready."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it was ready, and from then on."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once `place` is final."""
 
@@ -171,9 +174,11 @@ class Up:
     def _plan_parts(self, redis: str) -> None:
         options = self._options
         places = plan.wishes(options)
+        named = {"CALLBOARD_NS", "CALLBOARD_DNSD_NS"} & self._environ.keys()
+        own_address = "" if named else address_of_this_machine()
         makers: dict[str, Callable[[Place], list[str]]] = {
             "registrar": lambda place: plan.registrar_arguments(options, place, redis),
-            "dnsd": lambda place: plan.dnsd_arguments(options, place, redis, own_address()),
+            "dnsd": lambda place: plan.dnsd_arguments(options, place, redis, own_address),
             "gateway": lambda place: plan.gateway_arguments(
                 options, place, self._parts["dnsd"].place.listen
             ),
@@ -207,10 +212,10 @@ class Up:
                     f"{part.name} ended while starting ({_how(status)}); its reason stands above",
                     status=status if status == WRONG_USAGE else FAILED,
                 )
+            part.missing = "to be started again"
             self._console.say(
                 f"{part.name} ended ({_how(status)}); starting it again on {part.place.listen}"
             )
-            part.missing = "to be started again"
             await pause.take()
 
     async def _begin(self, part: Part) -> Child:
@@ -303,10 +308,10 @@ class Up:
             self._console.say(f"{waited:.0f} s: waiting for {', '.join(late) or self._waiting_for}")
 
     async def _watch_processes(self) -> None:
-        """Write the ready file anew whenever the parts consist of other processes."""
+        """Write the ready file anew whenever the parts, all ready, are other processes."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            if all(p.child is not None and p.child.running for p in self._parts.values()):
+            if not any(part.missing for part in self._parts.values()):
                 self._write_ready_file()
 
     def _write_ready_file(self) -> None:
@@ -464,7 +469,8 @@ def taken_ports(options: Options) -> list[str]:
     problems = []
     for option, address, kinds in wanted:
         for kind in kinds:
-            if (error := _bind_error(address, kind)) is not None:
+            error = _bind_error(address, kind)
+            if error is not None and not _is_missing_ipv6(address, error):
                 problems.append(str(binding_error(error, address, option)))
                 break
     return problems
@@ -486,6 +492,11 @@ def _bind_error(address: HostPort, kind: socket.SocketKind) -> OSError | None:
     return None
 
 
+def _is_missing_ipv6(address: HostPort, error: OSError) -> bool:
+    """Whether only IPv6 is not to be had, which the parts do without at `::`."""
+    return address.host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
 def _with_free_admin(place: Place) -> Place:
     """*place* with its usual admin port, or any when somebody has that one."""
     if place.admin is None or _bind_error(place.admin, socket.SOCK_STREAM) is None:
@@ -493,7 +504,7 @@ def _with_free_admin(place: Place) -> Place:
     return Place(place.listen, HostPort(place.admin.host, 0))
 
 
-def own_address() -> str:
+def address_of_this_machine() -> str:
     """An address under which others reach this machine; loopback when it has no network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:

@@ -79,7 +79,7 @@ def test_the_gateway_asks_dnsd_where_it_can_be_reached() -> None:
         asked, Place(asked.gateway, HostPort("127.0.0.1", 0)), HostPort("::", 53)
     )
 
-    assert words[words.index("--dns") + 1] == "[::1]:53"
+    assert words[words.index("--dns") + 1] == "127.0.0.1:53"
 
 
 def test_admin_sides_are_where_they_always_are_unless_the_part_is_elsewhere() -> None:
@@ -105,9 +105,10 @@ def test_variables_of_ours_are_not_handed_down() -> None:
         "CALLBOARD_INSECURE": "true",
         "SERVICE_NAME": "mine",
     }
-    assert plan.sidecar_environment(environ, "http://r") == {
+    assert plan.sidecar_environment(environ | {"CALLBOARD_LOG_FORMAT": "json"}, "http://r") == {
         "PATH": "/bin",
-        "CALLBOARD_INSECURE": "true",
+        "CALLBOARD_LOG_FORMAT": "json",
+        "CALLBOARD_SIDECAR_LOG_LEVEL": "warning",
         "REGISTRY_URL": "http://r",
     }
 
