@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -98,7 +99,7 @@ def say(text: str) -> None:
 def run(*command: str, timeout: float = 60.0, quiet: bool = False) -> tuple[int, str]:
     """Exit status and output of *command*, both printed; status 124 when it takes too long."""
     if not quiet:
-        say("$ " + " ".join(command))
+        say("$ " + shlex.join(command))
     try:
         done = subprocess.run(
             command,
@@ -227,8 +228,8 @@ class Compose:
         return run(*self.command, *words, timeout=timeout)
 
     def container(self, service: str) -> str:
-        """The id of the container of *service*."""
-        return run(*self.command, "ps", "-q", service, quiet=True)[1].strip()
+        """The id of the container of *service*, as short as Docker prints it."""
+        return run(*self.command, "ps", "-q", service, quiet=True)[1].strip()[:12]
 
     def inside(self, *words: str) -> str:
         """What *words* print in the client's container."""
@@ -242,7 +243,7 @@ class Compose:
     def curl(self, port: int, path: str) -> tuple[int, str]:
         """Status and body of a GET from outside all containers."""
         url = f"http://127.0.0.1:{port}{path}"
-        output = run("curl", "-sS", "-m", "10", "-w", "\n%{http_code}", url)[1]
+        output = run("curl", "-sS", "-m", "10", "-w", r"\n%{http_code}", url)[1]
         body, _, status = output.rpartition("\n")
         return (int(status) if status.isdigit() else 0), body
 
@@ -322,6 +323,8 @@ def try_it(compose: Compose, report: Report) -> None:
     outside(compose, report)
     departures(compose, report)
     compose("ps")
+    if report.failures:
+        compose("logs", "--no-color", "--tail=40", "registrar", "dnsd", "gateway")
 
 
 def registered(compose: Compose) -> bool:
