@@ -13,11 +13,11 @@ from callboard.store_process import find_server
 
 
 def version_of_callboard() -> str:
-    """The version of the installed distribution; `unknown` when run from a bare tree."""
+    """The version installed; `0` in a tree that was never installed."""
     try:
         return metadata.version("callboard")
     except metadata.PackageNotFoundError:
-        return "unknown"
+        return "0"
 
 
 def version() -> Result:

@@ -133,7 +133,7 @@ def dig(question: Question) -> tuple[Result, int]:
         answer, authority, additional = ([_entry(rr) for rr in rrs] for rrs in sections)
     except (*_UNREADABLE, ValueError, IndexError) as error:
         raise Failure(f"{question.server} sent an answer that cannot be read: {error}") from error
-    document = {
+    document: dict[str, Any] = {
         "name": question.name,
         "type": question.qtype,
         "status": dnslib.RCODE.get(record.header.rcode),

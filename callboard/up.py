@@ -522,10 +522,20 @@ def write_at_one_stroke(file: Path, text: str) -> None:
     beside.replace(file)
 
 
+def _make_way_for(file: Path) -> None:
+    """Remove what an earlier run left there; a Failure when *file* could not be written later."""
+    try:
+        write_at_one_stroke(file, "")
+        file.unlink()
+    except OSError as error:
+        raise Failure(f"{file} (--ready-file): {error.strerror}") from error
+
+
 def run_directory(environ: Mapping[str, str]) -> Path:
     """A new private directory for the socket, whose path must be short."""
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    base = runtime if runtime and os.path.isdir(runtime) else None
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    # Under sudo it may be another user's.
+    base = runtime if os.access(runtime, os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="callboard-", dir=base))
 
 
@@ -534,7 +544,7 @@ def main(options: Options, environ: Mapping[str, str]) -> int:
     if problems := taken_ports(options):
         raise Failure(*problems)
     if options.ready_file is not None:
-        options.ready_file.unlink(missing_ok=True)
+        _make_way_for(options.ready_file)
     console = Console(sys.stderr, style_of(sys.stderr, environ))
     run_dir = run_directory(environ)
     try:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from callboard import dns_probe, store_process, up
+from callboard import demo, dns_probe, parts, store_process, up
 from callboard.child import MAX_LINE, Child, Console, children_of
 from callboard.failure import Failure
 from callboard.output import PLAIN
 from callboard.store_process import DataDir, StoreProcess, require_server
+from registry.runtime import http
 from tests.support.waiting import until
 
 
@@ -294,3 +295,30 @@ def test_a_dns_question_and_its_answers_are_counted() -> None:
     assert dns_probe.answers(answer, query) == 3
     assert dns_probe.answers(b"\x12\x35" + answer[2:], query) == 0
     assert dns_probe.answers(b"\x12", query) == 0
+
+
+async def test_demo_services_move_where_their_ports_are_taken() -> None:
+    """A second demo on one machine; each service is a process of its own that says who it is."""
+    text, _ = console()
+    children = []
+    places = []
+    for _ in range(2):
+        line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        argv = parts.command("callboard.demo_services", [])
+        children.append(await Child.start("demo", argv, text, environ=os.environ, first_line=line))
+        places.append(demo.understand(await line))
+    try:
+        addresses = [(r.host, r.port) for running in places for r in running]
+        assert len(set(addresses)) == len(addresses) == 28
+        assert len({r.pid for running in places for r in running}) == 28
+        vault = next(r for r in places[1] if r.service.name == "vault_service")
+        base = f"http://{vault.host}:{vault.port}"
+        health = await http.request("GET", f"{base}/v1/sys/health", timeout=5)
+        assert health.json() == {"status": "healthy", "version": "1.15.0"}
+        told = (await http.request("POST", f"{base}/a?b", body=b"x" * 9, timeout=5)).json()
+        assert (told["service"], told["method"], told["path"]) == ("vault_service", "POST", "/a?b")
+        assert told["pid"] == vault.pid
+    finally:
+        for child in children:
+            await child.stop(5.0)
+    assert not any(runs(r.pid) for running in places for r in running)

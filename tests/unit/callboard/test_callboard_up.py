@@ -157,6 +157,15 @@ def test_taken_ports_are_all_named_with_their_options(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_ready_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere" / "ready.json"
+    argv = [sys.executable, "-m", "callboard", "up", *NOWHERE, "--ready-file", str(file)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == f"error: {file} (--ready-file): No such file or directory\n"
+
+
 def test_a_part_that_cannot_start_ends_it_all(tmp_path: Path) -> None:
     """The registrar refuses to listen beyond loopback, and says why: so does `up`."""
     argv = [sys.executable, "-m", "callboard", "up", *NOWHERE, "--listen", "0.0.0.0"]
