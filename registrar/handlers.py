@@ -386,6 +386,6 @@ def _require_states(states: Sequence[str]) -> None:
 
 def _is_detailed(query: Sequence[tuple[str, str]]) -> bool:
     detail = dict(query).get("detail", "false").lower()
-    if detail not in ("true", "1", "false", "0", ""):
+    if detail not in ("true", "false"):
         raise InvalidInstance([Problem("detail", f"{detail[:40]!r} is not true or false")])
-    return detail in ("true", "1")
+    return detail == "true"

@@ -239,6 +239,7 @@ _LOCALITY_SCHEMA: Final = {
     "minLength": 1,
     "maxLength": names.MAX_LABEL,
 }
+_ADDRESS_SCHEMA: Final = {"anyOf": [{"type": "string", "format": f} for f in ("ipv4", "ipv6")]}
 _PORT_NUMBER: Final = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 
@@ -273,8 +274,13 @@ Addresses = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "maxItems": MAX_ADDRESSES},
+                _ADDRESS_SCHEMA,
+                {
+                    "type": "array",
+                    "items": _ADDRESS_SCHEMA,
+                    "minItems": 1,
+                    "maxItems": MAX_ADDRESSES,
+                },
             ],
             "description": "IPv4 or IPv6 literals.",
         }
@@ -361,7 +367,7 @@ _MAP_OF_PORTS: Final = {
     "minProperties": 1,
     "maxProperties": MAX_PORTS,
     "propertyNames": {
-        "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        "pattern": "^(?=.*[a-z])(?!.*--)[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
         "maxLength": names.MAX_PORT_NAME,
     },
 }
@@ -369,8 +375,24 @@ _PATH_SCHEMA: Final = {"type": "string", "pattern": "^/[!-~]*$", "maxLength": MA
 
 _STRICT = ConfigDict(extra="forbid")
 
+_SOMEWHERE: dict[str, Any] = {
+    "anyOf": [
+        {"required": ["endpoint"], "properties": {"endpoint": {"type": "string"}}},
+        *(
+            {
+                "required": [where, "ports"],
+                "properties": {where: {"type": kinds}, "ports": {"type": "object"}},
+            }
+            for where, kinds in (("address", ["string", "array"]), ("host", ["string"]))
+        ),
+    ]
+}
+"""It has to be somewhere, on some port."""
 
-@pydantic.dataclasses.dataclass(frozen=True, slots=True, config=_STRICT)
+
+@pydantic.dataclasses.dataclass(
+    frozen=True, slots=True, config=ConfigDict(extra="forbid", json_schema_extra=_SOMEWHERE)
+)
 class RegistrationBody:
     """POST /register.  One of endpoint, address, host is required, and at least one port.
 
