@@ -13,7 +13,7 @@ know; XREAD alone would go on without an error.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from registry.changes import Change, InstanceDown, InstanceUp, RevisionRaised, d
 from registry.errors import MalformedEntry, StoreUnavailable
 from registry.keys import Keys, keys_of
 from registry.model import decode_instance
-from registry.redis_client import connect, errors_translated
+from registry.redis_client import answer_to, connect
 
 BLOCK_MS = 500
 """How long one XREAD waits: the store's pulse is read at least twice a second."""
@@ -121,11 +121,10 @@ async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> Asyn
         while True:
             try:
                 events = _connected(redis, keys, cursor, connections, known_revision)
-                with errors_translated():
-                    async with aclosing(events):
-                        async for event in events:
-                            wait = RECONNECT_MIN
-                            yield event
+                async with aclosing(events):
+                    async for event in events:
+                        wait = RECONNECT_MIN
+                        yield event
             except _Gap:
                 cursor.held = False
             except StoreUnavailable as error:
@@ -144,7 +143,7 @@ async def _connected(
     known_revision: Callable[[], int],
 ) -> AsyncGenerator[Event]:
     """Events of one connection; *cursor* moves with them.  It ends when there is a new one."""
-    replid = (await redis.info("replication"))["master_replid"]
+    replid = (await answer_to(redis.info("replication")))["master_replid"]
     ours = connections.made
     if not await _goes_on(redis, keys, cursor, replid):
         everything = await read_all(redis, keys)
@@ -217,7 +216,7 @@ async def _goes_on(redis: Redis, keys: Keys, cursor: _Cursor, replid: str) -> bo
         return False
     if cursor.id == "0-0":
         return True
-    return bool(await redis.xrange(keys.changes, cursor.id, cursor.id, count=1))
+    return bool(await answer_to(redis.xrange(keys.changes, cursor.id, cursor.id, count=1)))
 
 
 async def _pulse(redis: Redis, keys: Keys) -> tuple[Pulse, int]:
@@ -225,7 +224,7 @@ async def _pulse(redis: Redis, keys: Keys) -> tuple[Pulse, int]:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hmget(keys.meta, "last_tick", "revision")
-        (seconds, micros), (tick, revision) = await pipe.execute()
+        (seconds, micros), (tick, revision) = await answer_to(pipe.execute())
     age = seconds + micros / 1e6 - _whole(tick) / 1000
     return Pulse(current=age <= STALE_AFTER), _whole(revision)
 
@@ -235,7 +234,9 @@ Entries = list[tuple[str, Mapping[str, str]]]
 
 async def _read(redis: Redis, keys: Keys, after: str) -> Entries:
     """Entries later than *after*, at most BLOCK_MS waited for; often none."""
-    answer: Any = await redis.xread({keys.changes: after}, count=READ_COUNT, block=BLOCK_MS)
+    answer: Any = await answer_to(
+        redis.xread({keys.changes: after}, count=READ_COUNT, block=BLOCK_MS)
+    )
     return [entry for _, entries in answer or () for entry in _readable(entries)]
 
 
@@ -268,11 +269,11 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.meta)
         pipe.xrevrange(keys.changes, count=1)
-        meta, last = await pipe.execute()
+        meta, last = await answer_to(pipe.execute())
     skipped: list[Skipped] = []
     catalog = Catalog(_whole(meta.get("revision")))
     cursor = _Cursor(last[0][0] if last else "0-0", catalog.revision)
-    async for key, value in redis.hscan_iter(keys.instances, count=SCAN_COUNT):
+    async for key, value in _scan(redis, keys):
         service = key.partition("/")[0]
         try:
             instance = decode_instance(value, meta.get(f"name:{service}", ""))
@@ -291,8 +292,8 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
         if field.startswith("dead:")
     }
     unseen: set[str] = set()
-    while entries := await redis.xrange(keys.changes, f"({cursor.id}", count=READ_COUNT):
-        for entry_id, fields in _readable(entries):
+    while entries := await _after(redis, keys, cursor.id):
+        for entry_id, fields in entries:
             try:
                 change = advance(cursor, entry_id, fields)
             except _Gap:
@@ -312,10 +313,28 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
             catalog.apply(change)
     for service in unseen:
         # Its last instance left before the scan came by: only the tombstone tells its ports.
-        known: Any = await redis.hmget(keys.meta, f"gone:{service}", f"name:{service}")
+        known: Any = await answer_to(redis.hmget(keys.meta, f"gone:{service}", f"name:{service}"))
         _put_gone(catalog, service, known[0], known[1], skipped)
     catalog.revision = max(catalog.revision, cursor.revision)
     return Everything(catalog, dead, cursor.id, meta.get("replid", ""), tuple(skipped))
+
+
+async def _scan(redis: Redis, keys: Keys) -> AsyncIterator[tuple[str, str]]:
+    """Every stored instance, at least once each; others may run between two steps."""
+    position = 0
+    while True:
+        step: Any = await answer_to(redis.hscan(keys.instances, position, count=SCAN_COUNT))
+        position, found = int(step[0]), step[1]
+        for key, value in found.items():
+            yield key, value
+        if position == 0:
+            return
+
+
+async def _after(redis: Redis, keys: Keys, entry_id: str) -> Entries:
+    """The entries that follow *entry_id* now, at most READ_COUNT."""
+    found: Any = await answer_to(redis.xrange(keys.changes, f"({entry_id}", count=READ_COUNT))
+    return _readable(found)
 
 
 def _put_gone(

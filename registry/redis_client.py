@@ -1,7 +1,9 @@
 """Connections to Redis or Valkey: the only place that says how we connect and wait."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection
@@ -15,10 +17,12 @@ CONNECT_TIMEOUT = 1.0
 """Seconds to connect."""
 
 ANSWER_TIMEOUT = 2.0
-"""Seconds for one answer; a script of ours takes milliseconds."""
+"""Seconds for one answer, connecting included; a script of ours takes milliseconds."""
 
 MAX_CONNECTIONS = 16
 """Of one process: pipelines carry most of the traffic, few connections suffice."""
+
+T = TypeVar("T")
 
 
 def connect(url: str, *, connected: Callable[[], None] = lambda: None) -> Redis:
@@ -40,7 +44,10 @@ def connect(url: str, *, connected: Callable[[], None] = lambda: None) -> Redis:
         max_connections=MAX_CONNECTIONS,
         timeout=ANSWER_TIMEOUT,
         socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=ANSWER_TIMEOUT,
+        # Ours bounds every call (`asking`).  The client's own would send by asyncio.wait_for,
+        # which on Python 3.11 loses a cancellation that comes when the octets are just out:
+        # whoever is cancelled then would go on for ever.
+        socket_timeout=None,
         redis_connect_func=on_connect,
         protocol=2,
         retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
@@ -48,10 +55,19 @@ def connect(url: str, *, connected: Callable[[], None] = lambda: None) -> Redis:
     return Redis.from_pool(pool)
 
 
-@contextmanager
-def errors_translated() -> Iterator[None]:
-    """Redis's own errors become StoreUnavailable, with the reason as text."""
+@asynccontextmanager
+async def asking() -> AsyncIterator[None]:
+    """Ask Redis one thing: in ANSWER_TIMEOUT, or with an error of its own, StoreUnavailable."""
     try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            yield
+    except TimeoutError as error:
+        raise StoreUnavailable(f"no answer within {ANSWER_TIMEOUT:g} s") from error
+    except (RedisError, OSError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+async def answer_to(call: Awaitable[T]) -> T:
+    """What Redis answers to one *call*; StoreUnavailable."""
+    async with asking():
+        return await call

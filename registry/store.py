@@ -16,7 +16,7 @@ from registry.feed import read_all
 from registry.keys import MAX_STREAM, keys_of
 from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
 from registry.model import FORMAT, Instance, Registration, decode_instance
-from registry.redis_client import connect, errors_translated
+from registry.redis_client import asking, connect
 
 _CONSTANTS = {
     "MAX_STREAM": MAX_STREAM,
@@ -81,7 +81,7 @@ class RedisStore:
         if not renewals:
             return []
         script = self._scripts["renew"]
-        with errors_translated():
+        async with asking():
             try:
                 results = await self._renew_all(script.sha, renewals)
             except NoScriptError:
@@ -133,21 +133,19 @@ class RedisStore:
     async def lease_times(self, keys: Sequence[str]) -> list[float | None]:
         if not keys:
             return []
-        with errors_translated():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.time()
-                pipe.zmscore(self._keys.deadlines, list(keys))
-                (seconds, micros), scores = await pipe.execute()
+        async with asking(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zmscore(self._keys.deadlines, list(keys))
+            (seconds, micros), scores = await pipe.execute()
         now = seconds + micros / 1e6
         return [None if s is None else max(0.0, float(s) / 1000 - now) for s in scores]
 
     async def snapshot(self) -> Snapshot:
-        with errors_translated():
-            loaded = await read_all(self._redis, self._keys)
+        loaded = await read_all(self._redis, self._keys)
         return loaded.catalog.snapshot(loaded.dead)
 
     async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
-        with errors_translated():
+        async with asking():
             info = await self._redis.info("replication")
         await self._run("epoch", info["master_replid"], known_revision, unix_time_s)
 
@@ -155,14 +153,14 @@ class RedisStore:
         return bool(await self._run("claim", role, holder, int(seconds * 1000)))
 
     async def ping(self) -> None:
-        with errors_translated():
+        async with asking():
             await self._redis.ping()
 
     async def close(self) -> None:
         await self._redis.aclose()
 
     async def _run(self, verb: str, *args: str | int) -> Any:
-        with errors_translated():
+        async with asking():
             return await self._scripts[verb](keys=list(self._keys), args=list(args))
 
 
