@@ -24,7 +24,5 @@ async def until(
         if result:
             return
         if loop.time() >= end:
-            raise AssertionError(
-                f"not within {seconds:g} s: {what or inspect.getsource(predicate)}"
-            )
+            raise AssertionError(f"not within {seconds:g} s: {what or predicate}")
         await asyncio.sleep(POLL_INTERVAL)
