@@ -26,20 +26,13 @@ class Upstream:
     """The name its certificate must have; empty: plain HTTP."""
     base: bytes = b""
     """What stands before every path there: a fallback's URL may have one."""
+    where: str = ""
+    """`10.0.0.1:8080`, `[fd00::1]:8080`; this and the key are made by `upstream()`."""
     key: str = ""
-    """One string for all of the above that makes a connection, made by `upstream()`."""
+    """One string for all of the above that makes a connection."""
 
     def __repr__(self) -> str:
         return f"<Upstream {self.where} weight={self.weight}>"
-
-    @property
-    def where(self) -> str:
-        """`10.0.0.1:8080`, `[fd00::1]:8080`."""
-        return (
-            f"[{self.address}]:{self.port}"
-            if ":" in self.address
-            else f"{self.address}:{self.port}"
-        )
 
 
 def upstream(
@@ -54,7 +47,8 @@ def upstream(
 ) -> Upstream:
     """An upstream with its key: connections of one service are never another's."""
     key = f"{service}/{instance}/{address}/{port}/{tls_name}"
-    return Upstream(service, instance, address, port, priority, weight, tls_name, base, key)
+    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return Upstream(service, instance, address, port, priority, weight, tls_name, base, where, key)
 
 
 class Ballot:

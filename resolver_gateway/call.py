@@ -13,7 +13,7 @@ from resolver_gateway.retry import IDEMPOTENT, Failure
 if TYPE_CHECKING:
     from resolver_gateway.balancer import Upstream
     from resolver_gateway.downstream import Downstream
-    from resolver_gateway.handler import Handler
+    from resolver_gateway.handler import Handler, ServiceState
     from resolver_gateway.srv import Resolution
     from resolver_gateway.upstream import UpstreamConnection
 
@@ -27,64 +27,42 @@ HOLD: Final = 64 * 1024
 class Call:
     """A request of *client*; the handler decides, the call carries out and keeps the record."""
 
-    __slots__ = (
-        "_chunk",
-        "_handler",
-        "_held",
-        "_keep",
-        "_pieces",
-        "_was_held",
-        "answering",
-        "attempts",
-        "began",
-        "client",
-        "connection",
-        "fresh_only",
-        "head",
-        "how",
-        "informed",
-        "over",
-        "prefix",
-        "request_complete",
-        "request_id",
-        "resolution",
-        "service",
-        "status",
-        "target",
-        "tried",
-        "upstream",
-    )
+    # Where most calls begin; class attributes, so that a call that stays there pays nothing.
+    service = ""
+    target = b""
+    prefix = b""
+    how = ""
+    """How its service was resolved: `hit`, `stale`, `miss`, `fallback`."""
+    resolution: "Resolution | None" = None
+    state: "ServiceState | None" = None
+    upstream: "Upstream | None" = None
+    connection: "UpstreamConnection | None" = None
+    attempts = 0
+    tried: frozenset[str] = frozenset()
+    """The keys of upstreams that failed it."""
+    fresh_only = False
+    """A kept-alive connection turned out to be closed: the next one must be new."""
+    request_complete = False
+    answering = False
+    """Whether anything of an answer was sent to the client."""
+    informed = False
+    """Whether an interim answer was."""
+    over = False
+    status = 0
+    _held = 0
+    _was_held = False
+    _chunk = False
+    _keep = False
 
-    def __init__(self, handler: "Handler", client: "Downstream", head: RequestHead) -> None:
+    def __init__(
+        self, handler: "Handler", client: "Downstream", head: RequestHead, now: float
+    ) -> None:
         self._handler = handler
         self.client = client
         self.head = head
-        self.began = handler.clock()
+        self.began = now
         self.request_id = head.request_id or handler.new_request_id()
-        self.service = ""
-        self.target = b""
-        self.prefix = b""
-        self.how = ""
-        """How its service was resolved: `hit`, `stale`, `miss`, `fallback`."""
-        self.resolution: Resolution | None = None
-        self.upstream: Upstream | None = None
-        self.connection: UpstreamConnection | None = None
-        self.attempts = 0
-        self.tried: set[str] | None = None
-        self.fresh_only = False
-        """A kept-alive connection turned out to be closed: the next one must be new."""
-        self.request_complete = False
-        self.answering = False
-        """Whether anything of an answer was sent to the client."""
-        self.informed = False
-        """Whether an interim answer was."""
-        self.over = False
-        self.status = 0
         self._pieces: list[bytes] | None = []
-        self._held = 0
-        self._was_held = False
-        self._chunk = False
-        self._keep = False
 
     def __repr__(self) -> str:
         state = "answering" if self.answering else "waiting"
@@ -121,11 +99,10 @@ class Call:
         """Whether all that was sent of the request is still at hand."""
         return self._pieces is not None
 
-    def send(self, connection: "UpstreamConnection", head: bytes) -> None:
+    def send(self, connection: "UpstreamConnection", head: bytes, now: float) -> None:
         """Hop 6: the request goes out on *connection*."""
-        assert self._pieces is not None
         self.connection = connection
-        connection.send(self, head + b"".join(self._pieces) if self._pieces else head)
+        connection.send(self, head + b"".join(self._pieces) if self._pieces else head, now)
         if self._held > MAX_REPLAY or self.head.method not in IDEMPOTENT:
             self._pieces = None
         if self._was_held:
@@ -144,11 +121,11 @@ class Call:
             self.informed = True
             self.client.write(headers.interim_head(response))
 
-    def answer_whole(self, response: ResponseHead, body: bytes) -> None:
+    def answer_whole(self, response: ResponseHead, body: bytes, now: float) -> None:
         """The whole answer at once, its length known."""
         head = self._answer_head(response, framed=True)
         self.client.write(head + body if body else head)
-        self._end(self._keep)
+        self._end(self._keep, now)
 
     def answer(self, response: ResponseHead, data: bytes) -> None:
         """The head of an answer, and the first octets of its body."""
@@ -160,13 +137,13 @@ class Call:
     def answer_part(self, data: bytes) -> None:
         self.client.write(bodies.chunk(data) if self._chunk else data)
 
-    def answer_end(self, data: bytes, trailers: list[bytes]) -> None:
+    def answer_end(self, data: bytes, trailers: list[bytes], now: float) -> None:
         """The last octets of an answer's body."""
         if data:
             self.answer_part(data)
         if self._chunk:
             self.client.write(bodies.last_chunk(trailers if self.head.takes_trailers else []))
-        self._end(self._keep)
+        self._end(self._keep, now)
 
     def _answer_head(self, response: ResponseHead, *, framed: bool) -> bytes:
         request = self.head
@@ -188,13 +165,13 @@ class Call:
         self.status = response.status
         self.over = True
         self.client.write(headers.switching_head(response) + data)
-        self._handler.finished(self, "")
+        self._handler.finished(self, "", self._handler.clock())
         self.client.open_tunnel(connection)
 
-    def _end(self, keep: bool) -> None:
+    def _end(self, keep: bool, now: float) -> None:
         self.over = True
-        self._handler.finished(self, "")
-        self.client.finished(keep=keep)
+        self._handler.finished(self, "", now)
+        self.client.finished(keep=keep, now=now)
 
     # --- what can go wrong
 
@@ -226,15 +203,16 @@ class Call:
         self.status = status
         if self.answering:
             self.status = 0
-            self._handler.finished(self, cause)
+            self._handler.finished(self, cause, self._handler.clock())
             self.client.cut()
             return
         keep = self._may_keep_after_ours()
         self.client.write(
             self._handler.problem(self, status, cause, detail, keep, retry_after, further)
         )
-        self._handler.finished(self, cause)
-        self.client.finished(keep=keep)
+        now = self._handler.clock()
+        self._handler.finished(self, cause, now)
+        self.client.finished(keep=keep, now=now)
 
     def reply(self, status: int, content: bytes) -> None:
         """The gateway's own page, in JSON."""
@@ -242,8 +220,9 @@ class Call:
         self.status = status
         keep = self._may_keep_after_ours()
         self.client.write(self._handler.page(self, status, content, keep))
-        self._handler.finished(self, "")
-        self.client.finished(keep=keep)
+        now = self._handler.clock()
+        self._handler.finished(self, "", now)
+        self.client.finished(keep=keep, now=now)
 
     def _may_keep_after_ours(self) -> bool:
         head = self.head
@@ -258,4 +237,4 @@ class Call:
         if self.connection is not None:
             self.connection.abandon()
             self.connection = None
-        self._handler.finished(self, "client-gone")
+        self._handler.finished(self, "client-gone", self._handler.clock())

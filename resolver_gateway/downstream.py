@@ -7,7 +7,7 @@ still comes is read and dropped for a moment, so that the answer is not lost in 
 import asyncio
 import socket
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from resolver_gateway.bodies import ChunkedBody, LengthBody
 from resolver_gateway.call import Call
@@ -65,8 +65,8 @@ class Downstream(asyncio.Protocol):
         self.stranger = True
         """Whether what it says of its own clients is not believed."""
         self.said = b""
-        self.said_for: bytes | None = None
-        """The forwarding lines of this connection, and the Host they were made for."""
+        self.said_for: tuple[bytes, bytes, int] | None = None
+        """The forwarding lines of this connection; Host, prefix and version they were made for."""
         self.call: Call | None = None
         self.tunnel: UpstreamConnection | None = None
         self.deadline = inf
@@ -85,6 +85,7 @@ class Downstream(asyncio.Protocol):
     # --- what a call and its upstream do to it
 
     def write(self, data: bytes) -> None:
+        """Send *data*; what the client does not read yet is held by the transport."""
         self.transport.write(data)
 
     def hold(self) -> None:
@@ -103,7 +104,7 @@ class Downstream(asyncio.Protocol):
             if self._body is not None and not self._stalled:
                 self.deadline = self._handler.clock() + self._handler.limits.body_timeout
 
-    def finished(self, *, keep: bool) -> None:
+    def finished(self, *, keep: bool, now: float) -> None:
         """The call has its whole answer: on to the next request, or close."""
         self.call = None
         self._body = None
@@ -111,8 +112,8 @@ class Downstream(asyncio.Protocol):
             self._linger()
             return
         if not self._stalled:
-            self.deadline = self._handler.clock() + self._handler.limits.idle_timeout
-        if not self._reading:
+            self.deadline = now + self._handler.limits.idle_timeout
+        if (self._buffer or self._held) and not self._reading and not self._stalled:
             self._next()
 
     def may_keep(self) -> bool:
@@ -149,10 +150,9 @@ class Downstream(asyncio.Protocol):
     # --- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        peer = transport.get_extra_info("peername")
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer = self.transport.get_extra_info("peername")
         self.peer = peer[0].removeprefix("::ffff:") if peer else "0.0.0.0"
         self.deadline = self._handler.clock() + self._handler.limits.head_timeout
         self._handler.connected(self)
@@ -289,7 +289,7 @@ class Downstream(asyncio.Protocol):
 
     def _begin(self, request: RequestHead, data: bytes) -> bytes:
         """Start a call with what is here of its body; what follows that is handed back."""
-        call = self.call = Call(self._handler, self, request)
+        call = self.call = Call(self._handler, self, request, self._handler.clock())
         self.deadline = inf
         if request.chunked:
             self._body = ChunkedBody()

@@ -7,10 +7,10 @@ from typing import NamedTuple
 class Exchange(NamedTuple):
     """One request, told in one value."""
 
-    request_id: str
+    request_id: bytes
     client: str
-    method: str
-    path: str
+    method: bytes
+    path: bytes
     """Without the query, where secrets live."""
     service: str
     """Empty when the request named none."""
@@ -28,9 +28,13 @@ class Exchange(NamedTuple):
 
 def access_line(exchange: Exchange, form: str) -> str:
     """The one line of *exchange*, as `text` or `json`; no value can forge another line."""
+    told = {
+        name: value.decode("latin-1") if isinstance(value, bytes) else value
+        for name, value in exchange._asdict().items()
+    }
     if form == "json":
-        return json.dumps(exchange._asdict())
-    return " ".join(f"{name}={_word(value)}" for name, value in exchange._asdict().items())
+        return json.dumps(told)
+    return " ".join(f"{name}={_word(value)}" for name, value in told.items())
 
 
 def _word(value: object) -> str:

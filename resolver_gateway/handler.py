@@ -208,13 +208,15 @@ class Handler:
             return
         call.how = "fallback"
         call.resolution = resolution
-        self._state(call.service).budget.count(self.clock())
-        self._attempt(call, self.clock())
+        call.state = self._state(call.service)
+        now = self.clock()
+        call.state.budget.count(now)
+        self._attempt(call, now)
 
     # --- hops 4 to 6: leave out the sick, choose, pass it on
 
     def _admit(self, call: Call, resolution: Resolution, now: float) -> None:
-        state = self._state(call.service)
+        state = call.state = self._state(call.service)
         if state.breaker.opened_at is not None and not state.breaker.admits(now):
             self._broken_circuit(call, resolution, state.breaker.retry_after(now), now)
             return
@@ -246,18 +248,19 @@ class Handler:
             return
         connection = None
         if not call.fresh_only:
-            connection = self.pool.take(upstream, careful=call.head.method not in IDEMPOTENT)
+            careful = call.head.method not in IDEMPOTENT
+            connection = self.pool.take(upstream, now, careful=careful)
         if connection is not None:
-            call.send(connection, head)
+            call.send(connection, head, now)
         else:
             self.start(self._dial(call, upstream, head))
 
     def _choose(self, call: Call, now: float) -> Upstream:
         """The upstream for the next attempt: none that was tried, while there are others."""
         assert call.resolution is not None
-        if self.outliers.all_well and not call.tried:
+        if not call.tried and self.outliers.all_well:
             return call.resolution.ballot.pick(self._random)
-        tried: Collection[str] = call.tried or ()
+        tried = call.tried
         upstreams = call.resolution.upstreams
         admitted = [u for u in self.outliers.admit(upstreams, now) if u.key not in tried]
         candidates = admitted or [u for u in upstreams if u.key not in tried] or upstreams
@@ -272,23 +275,23 @@ class Handler:
             hops = headers.hops(head, self._pseudonym)
             if hops is None:
                 return None
-            said = headers.forwarding(client.peer, head, trusted=not client.stranger)
-            said += b"Via: %b\r\n" % hops
+            said = self._said(call, hops, trusted=not client.stranger)
         else:
-            if client.said_for != head.host or not head.minor:
-                # The same for every request of a connection, as long as Host is.
-                client.said = headers.forwarding(client.peer, head, trusted=False)
-                client.said += b"Via: 1.%d %b\r\n" % (head.minor, self._pseudonym)
-                client.said_for = head.host if head.minor else None
+            # The same for every request of a connection, as long as these three are.
+            key = head.host, call.prefix, head.minor
+            if client.said_for != key:
+                hops = headers.hops(head, self._pseudonym)
+                assert hops is not None
+                client.said = self._said(call, hops, trusted=False)
+                client.said_for = key
             said = client.said
-        return headers.request_head(
-            head,
-            upstream.base + call.target if upstream.base else call.target,
-            head.host or upstream.where.encode(),
-            call.prefix,
-            said,
-            call.request_id,
-        )
+        target = upstream.base + call.target if upstream.base else call.target
+        host = head.host or upstream.where.encode()
+        return headers.request_head(head, target, host, said, call.request_id)
+
+    def _said(self, call: Call, hops: bytes, *, trusted: bool) -> bytes:
+        said = headers.forwarding(call.client.peer, call.head, trusted=trusted)
+        return said + b"Via: %b\r\nX-Forwarded-Prefix: %b\r\n" % (hops, call.prefix)
 
     async def _dial(self, call: Call, upstream: Upstream, head: bytes) -> None:
         try:
@@ -298,11 +301,11 @@ class Handler:
                 self.attempt_failed(call, error.failure, error.detail, reused=False)
             return
         if call.over:
-            self.pool.give(connection)
+            self.pool.give(connection, self.clock())
         elif connection.transport.is_closing():
             self.attempt_failed(call, Failure.CLOSED, "closed at once", reused=False)
         else:
-            call.send(connection, head)
+            call.send(connection, head, self.clock())
 
     # --- hop 7: learn
 
@@ -331,16 +334,14 @@ class Handler:
     def _learn_failure(self, call: Call, now: float) -> None:
         assert call.upstream is not None
         assert call.resolution is not None
-        if call.tried is None:
-            call.tried = set()
-        call.tried.add(call.upstream.key)
+        call.tried |= {call.upstream.key}
         if self.outliers.record(call.upstream, False, now, call.resolution.upstreams):
             self.counts.ejections += 1
             log.info("instance ejected", service=call.service, upstream=call.upstream.where)
 
     def _may_try_again(self, call: Call, failure: Failure, now: float) -> bool:
         assert call.resolution is not None
-        untried = any(u.key not in (call.tried or ()) for u in call.resolution.upstreams)
+        untried = any(u.key not in call.tried for u in call.resolution.upstreams)
         if failure in NEVER_LEFT:
             return untried and call.attempts < MAX_DIALS
         return call.attempts < MAX_ATTEMPTS and self._state(call.service).budget.allows(now)
@@ -374,21 +375,20 @@ class Handler:
         self._learn_defeat(call, now)
         self._observe(call, failure.value, now)
 
-    def finished(self, call: Call, cause: str) -> None:
+    def finished(self, call: Call, cause: str, now: float) -> None:
         """*call* is over; *cause* is empty when an upstream's answer went out whole."""
-        now = self.clock()
-        upstream = call.upstream
-        if upstream is not None and call.resolution is not None:
+        upstream, state = call.upstream, call.state
+        if upstream is not None and state is not None:
+            assert call.resolution is not None
             if not cause:
                 ok = call.status not in GATEWAY_FAILURES
                 if self.outliers.record(upstream, ok, now, call.resolution.upstreams):
                     self.counts.ejections += 1
                     log.info("instance ejected", service=call.service, upstream=upstream.where)
-                breaker = self._state(call.service).breaker
-                if breaker.failures and call.resolution.source == "dns":
-                    self._healed(call.service, breaker)
+                if state.breaker.failures and call.resolution.source == "dns":
+                    self._healed(call.service, state.breaker)
             elif cause in ("client-gone", "body-timeout"):
-                self._state(call.service).breaker.abandoned()
+                state.breaker.abandoned()
         self._observe(call, cause, now)
 
     def _healed(self, service: str, breaker: Breaker) -> None:
@@ -401,10 +401,10 @@ class Handler:
     def _observe(self, call: Call, cause: str, now: float) -> None:
         head = call.head
         exchange = Exchange(
-            call.request_id.decode(),
+            call.request_id,
             call.client.peer,
-            head.method.decode(),
-            head.target.partition(b"?")[0].decode("latin-1") if self._access_log != "off" else "",
+            head.method,
+            head.target.partition(b"?")[0],
             call.service,
             call.upstream.where if call.upstream is not None else "",
             call.attempts,

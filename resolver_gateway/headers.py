@@ -78,11 +78,30 @@ def hops(request: RequestHead, pseudonym: bytes) -> bytes | None:
 
 
 def request_head(
-    request: RequestHead, target: bytes, host: bytes, prefix: bytes, said: bytes, request_id: bytes
+    request: RequestHead, target: bytes, host: bytes, said: bytes, request_id: bytes
 ) -> bytes:
-    """The head for the upstream; *said* are the lines of `forwarding` and Via."""
-    parts = [request.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"]
-    parts += request.fields
+    """The head for the upstream; *said* are the lines of `forwarding`, Via and the prefix."""
+    return b"".join(
+        (
+            request.method,
+            b" ",
+            target,
+            b" HTTP/1.1\r\nHost: ",
+            host,
+            b"\r\n",
+            *request.fields,
+            _further(request) if request.has_more else b"",
+            said,
+            b"X-Request-Id: ",
+            request_id,
+            b"\r\n\r\n",
+        )
+    )
+
+
+def _further(request: RequestHead) -> bytes:
+    """The lines of a request's head that are about this hop, made anew."""
+    parts = []
     if request.chunked:
         parts.append(b"Transfer-Encoding: chunked\r\n")
     elif request.length is not None:
@@ -95,7 +114,6 @@ def request_head(
         parts.append(b"Expect: 100-continue\r\n")
     if request.max_forwards is not None:
         parts.append(b"Max-Forwards: %d\r\n" % max(0, request.max_forwards - 1))
-    parts += (said, b"X-Forwarded-Prefix: ", prefix, b"\r\nX-Request-Id: ", request_id, b"\r\n\r\n")
     return b"".join(parts)
 
 
@@ -103,19 +121,15 @@ def response_head(
     response: ResponseHead, request: RequestHead, *, keep: bool, chunk: bool
 ) -> bytes:
     """The head for the client: our connection, our framing (*chunk*: chunked), else theirs."""
-    parts = [response.line]
-    parts += response.fields
     if chunk:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif response.length is not None and response.status != 204:
-        parts.append(b"Content-Length: %d\r\n" % response.length)
-    if not keep:
-        parts.append(b"Connection: close\r\n\r\n")
-    elif request.minor == 0:
-        parts.append(b"Connection: keep-alive\r\n\r\n")
+        framing = b"Transfer-Encoding: chunked\r\n"
     else:
-        parts.append(b"\r\n")
-    return b"".join(parts)
+        framing = response.length_line if response.status != 204 else b""
+    if not keep:
+        end = b"Connection: close\r\n\r\n"
+    else:
+        end = b"\r\n" if request.minor else b"Connection: keep-alive\r\n\r\n"
+    return b"".join((response.line, *response.fields, framing, end))
 
 
 def interim_head(response: ResponseHead) -> bytes:

@@ -6,7 +6,7 @@ space before a colon, no second opinion about where a body ends.  What comes out
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 MAX_HEAD: Final = 32 * 1024
@@ -83,7 +83,7 @@ _TWINS: Final = frozenset(_KINDS) | {b"authorization", b"cookie", b"content-type
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _LINE: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)")
-_REQUEST: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([0-9])")
+_REQUEST: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([0-9])")
 _STATUS: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?")
 _OTHER_VERSION: Final = re.compile(rb"[^ ]+ [^ ]+ HTTP/[0-9]+(?:\.[0-9]+)?")
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9._~%!$&'()*+;=-]++)(?::[0-9]{0,5})?")
@@ -111,47 +111,62 @@ class Line(NamedTuple):
     rebuilt: bytes
 
 
-@dataclass(slots=True)
 class RequestHead:
-    """A request as understood; *fields* are the lines that go on, rebuilt, in their order."""
+    """A request as understood; *fields* are the lines that go on, rebuilt, in their order.
 
-    method: bytes
-    target: bytes
-    """In origin form (`/path?query`), or `*`."""
-    minor: int
-    """0 or 1: HTTP/1.0 or 1.1; later minor versions are 1.1 to us (RFC 9110, section 2.5)."""
-    host: bytes = b""
-    fields: list[bytes] = field(default_factory=list)
+    What most requests do not have stands as a default of the class: it costs them nothing.
+    """
+
+    host = b""
     length: int | None = None
-    chunked: bool = False
-    keep_alive: bool = True
-    upgrade: bytes = b""
-    expects_continue: bool = False
-    takes_trailers: bool = False
-    forwarding: list[Line] = field(default_factory=list)
-    via: list[bytes] = field(default_factory=list)
-    request_id: bytes = b""
+    chunked = False
+    upgrade = b""
+    expects_continue = False
+    takes_trailers = False
+    forwarding: Sequence[Line] = ()
+    via: Sequence[bytes] = ()
+    request_id = b""
     max_forwards: int | None = None
+    has_more = False
+    """Whether any of the above but *host* was given."""
+
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: list[bytes]) -> None:
+        self.method = method
+        self.target = target
+        """In origin form (`/path?query`), or `*`."""
+        self.minor = minor
+        """0 or 1: HTTP/1.0 or 1.1; later minor versions are 1.1 to us (RFC 9110, section 2.5)."""
+        self.fields = fields
+        self.keep_alive = minor == 1
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r}, {len(self.fields)} fields>"
 
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.length)
 
 
-@dataclass(slots=True)
 class ResponseHead:
     """A response as understood; *line* is its status line, rebuilt as ours."""
 
-    status: int
-    line: bytes
-    minor: int
-    fields: list[bytes] = field(default_factory=list)
     length: int | None = None
-    chunked: bool = False
-    keep_alive: bool = True
+    length_line = b""
+    """Its Content-Length, rebuilt; empty when it has none."""
+    chunked = False
     idle_seconds: float | None = None
     """How long the upstream keeps an idle connection, where it says so (`Keep-Alive: timeout`)."""
-    upgrade: bytes = b""
+    upgrade = b""
+
+    def __init__(self, status: int, line: bytes, minor: int, fields: list[bytes]) -> None:
+        self.status = status
+        self.line = line
+        self.minor = minor
+        self.fields = fields
+        self.keep_alive = minor == 1
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.line!r}, {len(self.fields)} fields>"
 
 
 class LineReader:
@@ -172,7 +187,10 @@ class LineReader:
             return Line(REFUSED, b"", explain_line(line).encode(), b"")
         name, value = match[1], match[2].strip(b" \t")
         lower = name.lower()
-        found = Line(self._kind(lower), lower, value, b"%b: %b\r\n" % (name, value))
+        kind = self._kind(lower)
+        if kind == HOST and _HOST.fullmatch(value) is None:
+            return Line(REFUSED, b"", b"Host is not a host name with an optional port", b"")
+        found = Line(kind, lower, value, b"%b: %b\r\n" % (name, value))
         if len(line) <= MAX_REMEMBERED_LINE and lower not in _SECRET:
             if len(self.remembered) >= MAX_REMEMBERED:
                 self.remembered.clear()
@@ -221,20 +239,30 @@ class RequestParser:
         method, target, minor = start.groups()
         if len(target) > MAX_TARGET:
             return Refusal(414, "target-too-long", f"a target has at most {MAX_TARGET} octets")
-        request = RequestHead(method, target, 0 if minor == b"0" else 1)
-        request.keep_alive = minor != b"0"
-        fields = request.fields
-        special: list[Line] | None = None
+        fields: list[bytes] = []
+        request = RequestHead(method, target, 0 if minor == b"0" else 1, fields)
+        host = None
+        special: list[Line] = []
         remembered = self._reader.remembered
         for line in lines[1:]:
             found = remembered.get(line) or self._reader.read(line)
-            if not found[0]:
+            kind = found[0]
+            if not kind:
                 fields.append(found[3])
-            elif special is None:
-                special = [found]
+            elif kind == 1 and host is None:  # HOST; a second one is refused below
+                request.host = host = found[2]
             else:
                 special.append(found)
-        return (special and _apply(request, special)) or _checked_target(request) or request
+        if special and (refusal := _apply(request, special)) is not None:
+            return refusal
+        if target[0] != _SLASH or method == b"CONNECT":
+            return _in_origin_form(request)
+        if host is None and request.minor:
+            return _bad("Host is missing")
+        return request
+
+
+_SLASH: Final = ord("/")
 
 
 def _refused_start(line: bytes) -> Refusal:
@@ -242,6 +270,8 @@ def _refused_start(line: bytes) -> Refusal:
         return Refusal(414, "target-too-long", f"a target has at most {MAX_TARGET} octets")
     if _OTHER_VERSION.fullmatch(line):
         return Refusal(505, "version-not-supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
+    if b"#" in line:
+        return _bad("the target has a fragment, which is never sent")
     return _bad("the request line is not METHOD TARGET HTTP/1.1, with one space between each")
 
 
@@ -251,15 +281,12 @@ def _bad(detail: str) -> Refusal:
 
 def _apply(request: RequestHead, special: list[Line]) -> Refusal | None:
     """Let the lines that mean something to us do so; a Refusal when they contradict."""
+    request.has_more = True
     nominated: set[bytes] = set()
-    hosts = 0
     transfer: bytes | None = None
     upgrade = b""
     for kind, name, value, rebuilt in special:
-        if kind == HOST:
-            hosts += 1
-            request.host = value
-        elif kind == CONNECTION:
+        if kind == CONNECTION:
             nominated.update(t.strip(b" \t").lower() for t in value.split(b","))
         elif kind == LENGTH:
             if request.length is not None:
@@ -272,32 +299,30 @@ def _apply(request: RequestHead, special: list[Line]) -> Refusal | None:
                 return _bad("Transfer-Encoding is given twice")
             transfer = value.lower()
         elif kind == FORWARDING:
-            request.forwarding.append(Line(kind, name, value, rebuilt))
+            request.forwarding = [*request.forwarding, Line(kind, name, value, rebuilt)]
         elif kind == REQUEST_ID:
             request.request_id = value if _REQUEST_ID.fullmatch(value) else b""
         elif kind == UPGRADE:
             upgrade = value
         elif kind == TE:
-            request.takes_trailers |= b"trailers" in value.lower()
+            request.takes_trailers = request.takes_trailers or b"trailers" in value.lower()
         elif kind == EXPECT:
             if value.lower() != b"100-continue":
                 return Refusal(417, "expectation-failed", "only 100-continue can be expected")
             request.expects_continue = request.minor == 1
         elif kind == VIA:
-            request.via.append(value)
+            request.via = [*request.via, value]
         elif kind == MAX_FORWARDS:
             if not value.isdigit() or len(value) > 9:
                 return _bad("Max-Forwards is not a number")
             request.max_forwards = int(value)
         elif kind == UNDERSCORE:
             _keep_if_alone(request, Line(kind, name, value, rebuilt), special)
+        elif kind == HOST:
+            return _bad("Host is given twice")
         elif kind == REFUSED:
             return _bad(value.decode("latin-1"))
-    return (
-        _checked_body(request, transfer)
-        or _checked_host(request, hosts)
-        or _connection(request, nominated, upgrade)
-    )
+    return _checked_body(request, transfer) or _connection(request, nominated, upgrade)
 
 
 def _keep_if_alone(request: RequestHead, line: Line, special: list[Line]) -> None:
@@ -323,14 +348,6 @@ def _checked_body(request: RequestHead, transfer: bytes | None) -> Refusal | Non
             return Refusal(501, "not-implemented", "chunked is the only transfer coding known")
         return _bad("Transfer-Encoding is not chunked")
     request.chunked = True
-    return None
-
-
-def _checked_host(request: RequestHead, hosts: int) -> Refusal | None:
-    if hosts > 1:
-        return _bad("Host is given twice")
-    if hosts and _HOST.fullmatch(request.host) is None:
-        return _bad("Host is not a host name with an optional port")
     return None
 
 
@@ -363,25 +380,24 @@ def without(fields: list[bytes], names: set[bytes]) -> list[bytes]:
     return [line for line in fields if line.partition(b":")[0].lower() not in names]
 
 
-def _checked_target(request: RequestHead) -> Refusal | None:
-    """Bring the target to origin form, or say why it is none (RFC 9112, section 3.2)."""
+def _in_origin_form(request: RequestHead) -> Refusal | RequestHead:
+    """*request* with its target in origin form; a Refusal when it has none (RFC 9112, 3.2)."""
     target = request.target
     if request.method == b"CONNECT":
         return Refusal(405, "method-not-allowed", "this is a gateway, not a tunnel: no CONNECT")
-    if target[:1] != b"/" and not (target == b"*" and request.method == b"OPTIONS"):
-        absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None or _HOST.fullmatch(absolute[1]) is None:
-            return _bad("the target is neither a path nor a whole URL")
-        if not request.host:
-            request.host = absolute[1]
-        if absolute[1].lower() != request.host.lower():
-            return _bad("the target names another host than Host")
-        request.target = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
-    if b"#" in target:
-        return _bad("the target has a fragment, which is never sent")
-    if request.minor == 1 and not request.host:
-        return _bad("Host is missing")
-    return None
+    if target == b"*" and request.method == b"OPTIONS":
+        return request if request.host or not request.minor else _bad("Host is missing")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or _HOST.fullmatch(absolute[1]) is None:
+        return _bad("the target is neither a path nor a whole URL")
+    if not request.host:
+        if request.minor:
+            return _bad("Host is missing")
+        request.host = absolute[1]
+    if absolute[1].lower() != request.host.lower():
+        return _bad("the target names another host than Host")
+    request.target = absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
+    return request
 
 
 class ResponseParser:
@@ -399,9 +415,8 @@ class ResponseParser:
             return _malformed("its first line is no status line of HTTP/1")
         if len(lines) > MAX_FIELDS + 1:
             return _malformed(f"it has more than {MAX_FIELDS} fields")
-        response = ResponseHead(*start)
-        response.keep_alive = response.minor == 1
-        fields = response.fields
+        fields: list[bytes] = []
+        response = ResponseHead(*start, fields)
         remembered = self._reader.remembered
         connection = transfer = b""
         for line in lines[1:]:
@@ -415,6 +430,7 @@ class ResponseParser:
                 if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
                     return _malformed("Content-Length is not a number")
                 response.length = int(value)
+                response.length_line = rebuilt
             elif kind == CONNECTION:
                 connection += b"," + value.lower()
             elif kind == TRANSFER:

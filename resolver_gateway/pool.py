@@ -66,20 +66,20 @@ class Pool:
     def idle_count(self) -> int:
         return self._idle_count
 
-    def take(self, upstream: Upstream, *, careful: bool) -> UpstreamConnection | None:
+    def take(self, upstream: Upstream, now: float, *, careful: bool) -> UpstreamConnection | None:
         """The idle connection to *upstream* that was used last; None when there is none fit."""
         idle = self._idle.get(upstream.key)
         if not idle:
             return None
-        if careful and idle[-1].deadline - self._clock() < IDLE_SECONDS - CAREFUL_IDLE_SECONDS:
+        if careful and idle[-1].deadline - now < IDLE_SECONDS - CAREFUL_IDLE_SECONDS:
             return None
         connection = idle.pop()
         self._idle_count -= 1
         if connection.transport.is_closing():
-            return self.take(upstream, careful=careful)
+            return self.take(upstream, now, careful=careful)
         return connection
 
-    def give(self, connection: UpstreamConnection) -> None:
+    def give(self, connection: UpstreamConnection, now: float) -> None:
         """A connection is free again: keep it, or close it when there are enough."""
         key = connection.upstream.key
         idle = self._idle.get(key)
@@ -91,7 +91,7 @@ class Pool:
         seconds = IDLE_SECONDS
         if connection.idle_seconds is not None:
             seconds = min(seconds, max(0.0, connection.idle_seconds - 1.0))
-        connection.deadline = self._clock() + seconds
+        connection.deadline = now + seconds
         idle.append(connection)
         self._idle_count += 1
 

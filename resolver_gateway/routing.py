@@ -6,7 +6,7 @@ upstream may have: percent-decoded once or again, `\\` as `/`, `..;x` as `..`, `
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from registry import names
@@ -22,9 +22,8 @@ STATUS_PATH: Final = b"/gateway/status"
 HEALTH_PREFIX: Final = b"/gateway/health-check/"
 
 
-@dataclass(frozen=True, slots=True)
-class ToService:
-    """To *service* (folded), with *target* as what it is asked for; *listed* as it was written."""
+class ToService(NamedTuple):
+    """To *service* (folded), with *target* as what it is asked for; *prefix* was cut off."""
 
     service: str
     target: bytes
@@ -68,6 +67,14 @@ class Router:
 
     def service_for(self, target: bytes) -> Route:
         """The route of a request's target in origin form.  Total."""
+        # Nearly all: a service seen before, and no octet that the rule for paths is about.
+        slash = target.find(b"/", 4)
+        segment = target[4:slash]
+        service = self._services.get(segment)
+        if service is not None and slash > 0 and target.startswith(PREFIX):
+            rest = target[slash:]
+            if b"." not in rest and b"%" not in rest:
+                return ToService(service, rest, target[:slash])
         path, question, query = target.partition(b"?")
         if not path.startswith(PREFIX):
             return self._own_page(path)

@@ -7,7 +7,7 @@ connection, so that no call ever sees what belongs to another.
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from resolver_gateway import headers
 from resolver_gateway.balancer import Upstream
@@ -34,7 +34,6 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection to *upstream*; owned by the pool while idle, by a call while it works."""
 
     __slots__ = (
-        "_answered",
         "_body",
         "_buffer",
         "_clock",
@@ -77,7 +76,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._body: Body | None = None
         self._interims = 0
         self._keep = False
-        self._answered = False
 
     def __repr__(self) -> str:
         state = "idle" if self.call is None else "working"
@@ -85,12 +83,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- towards the upstream
 
-    def send(self, call: "Call", data: bytes) -> None:
+    def send(self, call: "Call", data: bytes, now: float) -> None:
         """Begin an exchange: *data* is the head and what there is of the body."""
         self.call = call
-        self._interims = 0
-        self._answered = False
-        self.deadline = self._clock() + self._timeout
+        self.deadline = now + self._timeout
         self.transport.write(data)
 
     def write(self, data: bytes) -> None:
@@ -118,9 +114,8 @@ class UpstreamConnection(asyncio.Protocol):
     # --- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,7 +128,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.call = None
         if isinstance(self._body, EndlessBody) and exc is None:
-            call.answer_end(b"", [])
+            call.answer_end(b"", [], self._clock())
             return
         call.attempt_failed(Failure.CLOSED, "the upstream closed the connection", self)
 
@@ -225,7 +220,10 @@ class UpstreamConnection(asyncio.Protocol):
         if call.without_body(response.status) or length == 0:
             self._whole(call, response, b"", rest)
         elif length is not None:
-            if len(rest) >= length:
+            if len(rest) == length:
+                self._whole(call, response, rest, b"")
+                return
+            if len(rest) > length:
                 self._whole(call, response, rest[:length], rest[length:])
                 return
             self._body = LengthBody(length - len(rest))
@@ -255,24 +253,27 @@ class UpstreamConnection(asyncio.Protocol):
         if surplus:
             self._failed(call, "the upstream sent more than its answer")
             return
-        self._release(call)
-        call.answer_whole(response, body)
+        now = self._clock()
+        self._release(call, now)
+        call.answer_whole(response, body, now)
 
     def _ended(self, call: "Call", data: bytes, surplus: bytes) -> None:
         assert self._body is not None
         trailers = headers.trailers_that_pass(self._body.trailers)
         if surplus:
             self._keep = False
-        self._release(call)
-        call.answer_end(data, trailers)
+        now = self._clock()
+        self._release(call, now)
+        call.answer_end(data, trailers, now)
 
-    def _release(self, call: "Call") -> None:
+    def _release(self, call: "Call", now: float) -> None:
         """Back to the pool, if both sides are done and want to go on."""
         self.call = None
         self._body = None
+        self._interims = 0
         self.reused = True
         if self._keep and call.request_complete:
-            self._pool.give(self)
+            self._pool.give(self, now)
         else:
             self._pool.lost(self)
             self.transport.abort()
