@@ -140,6 +140,7 @@ def own_engine(keep: bool) -> Iterator[None]:
     """An engine of our own with all its state in one folder, gone again afterwards."""
     room = Path(tempfile.mkdtemp(prefix="callboard-engine-"))
     bridge_was_there = Path("/sys/class/net/docker0").exists()
+    rules = packet_filter()
     command = ["dockerd", "--data-root", f"{room}/data", "--exec-root", f"{room}/exec"]
     command += ["--pidfile", f"{room}/pid", "-H", f"unix://{room}/docker.sock"]
     say("$ " + " ".join(command))
@@ -160,8 +161,20 @@ def own_engine(keep: bool) -> Iterator[None]:
             engine.wait(30.0)
             if not bridge_was_there:
                 run("ip", "link", "delete", "docker0", quiet=True)
+            subprocess.run(["iptables-restore"], input=rules, text=True, check=False)
             shutil.rmtree(room, ignore_errors=True)
             say("the engine is stopped")
+
+
+def packet_filter() -> str:
+    """The packet filter's rules for `iptables-restore`: an engine forbids forwarding for good."""
+    saved = run("iptables-save", quiet=True)[1]
+    chains = {"filter": "INPUT FORWARD OUTPUT", "nat": "PREROUTING INPUT OUTPUT POSTROUTING"}
+    for table, names in chains.items():
+        if f"*{table}\n" not in saved:
+            accept = "".join(f":{name} ACCEPT [0:0]\n" for name in names.split())
+            saved += f"*{table}\n{accept}COMMIT\n"
+    return saved
 
 
 # --- the image --------------------------------------------------------------------------------
