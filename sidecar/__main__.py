@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from registry.runtime.config import Common
+from registry.runtime.config import Common, load
 from sidecar.config import Settings, config_file, services_of, tables_of
 
 
@@ -22,8 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def problems(settings: Settings) -> Iterable[str]:
         return services_of(settings, tables, file)[1]
 
+    def read_again() -> tuple[Settings, Common]:
+        return load(Settings, "sidecar", arguments, os.environ, admin=None, problems=problems)
+
     def build(settings: Settings, common: Common) -> Sidecar:
-        return Sidecar(settings, common, services_of(settings, tables, file)[0])
+        services = services_of(settings, tables, file)[0]
+        return Sidecar(settings, common, services, read_again)
 
     return lifecycle.main(
         "sidecar", Settings, build, admin=None, problems=problems, uvloop=False, argv=arguments

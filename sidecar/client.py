@@ -87,8 +87,7 @@ class RegistrarClient:
         self._timeout = timeout
         self._current = 0
         self._headers = {"user-agent": "callboard-sidecar", "accept": "application/json"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+        self.use_token(token)
         self._away_since: float | None = None
 
     def __repr__(self) -> str:
@@ -99,6 +98,12 @@ class RegistrarClient:
     def is_away(self) -> bool:
         """Whether no registrar answered the last call."""
         return self._away_since is not None
+
+    def use_token(self, token: str) -> None:
+        """Show *token* from the next call on; an empty one is not shown."""
+        self._headers.pop("authorization", None)
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
 
     async def register(self, document: Mapping[str, Any]) -> Granted:
         """Ask for a lease.  LeaseSuperseded when a newer sidecar has it.
@@ -204,7 +209,8 @@ class RegistrarClient:
     async def _once(
         self, method: str, path: str, body: bytes | None, timeout: float, limit: int
     ) -> Response:
-        url = self._urls[self._current]
+        tried = self._current
+        url = self._urls[tried]
         try:
             response = await http.request(
                 method,
@@ -215,17 +221,21 @@ class RegistrarClient:
                 limit=limit,
             )
         except TimeoutError as error:
-            raise self._unavailable(f"{url}: no answer within {timeout:g} s") from error
+            raise self._failed(tried, f"no answer within {timeout:g} s") from error
         except (OSError, ProtocolError) as error:
-            raise self._unavailable(f"{url}: {error}") from error
+            raise self._failed(tried, str(error) or type(error).__name__) from error
         if response.status == 429 or response.status >= 500:
-            detail = f"{url}: {response.status} {_detail(response)}"
-            raise self._unavailable(detail, _retry_after(response))
+            detail = f"{response.status} {_detail(response)}"
+            raise self._failed(tried, detail, _retry_after(response))
         return response
 
-    def _unavailable(self, reason: str, retry_after: float | None = None) -> RegistrarUnavailable:
-        self._current = (self._current + 1) % len(self._urls)
-        return RegistrarUnavailable(reason, retry_after)
+    def _failed(
+        self, tried: int, reason: str, retry_after: float | None = None
+    ) -> RegistrarUnavailable:
+        # Unless another call has moved on already: two failures must not step back to the first.
+        if self._current == tried:
+            self._current = (tried + 1) % len(self._urls)
+        return RegistrarUnavailable(f"{self._urls[tried]}: {reason}", retry_after)
 
     def _note_away(self, error: RegistrarUnavailable) -> None:
         if self._away_since is None:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from registry.model import MAX_LEASE_TTL, MAX_RECORD_TTL, MIN_LEASE_TTL, Port
+from registry.names import problem_of_host
 from registry.runtime.config import boolean, choice, integer, option, seconds, text, words
 from sidecar.registration import AUTO, PROBES, Service, services_from
 
@@ -15,11 +16,18 @@ def urls(value: str) -> tuple[str, ...]:
     found = tuple(word.rstrip("/") for word in words(value))
     for url in found:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        if parts.scheme not in ("http", "https") or parts.query or not _is_host(parts.hostname):
             raise ValueError(f"{url!r} is not a URL such as http://registrar:8888")
+        if parts.port == 0:  # asking for it raises ValueError where it is none at all
+            raise ValueError(f"{url!r}: port 0 is not in 1..65535")
     if not found:
         raise ValueError("it names no registrar")
     return found
+
+
+def _is_host(host: str | None) -> bool:
+    # A colon: an IPv6 address, which urlsplit has checked.
+    return bool(host) and (":" in str(host) or problem_of_host(str(host)) is None)
 
 
 def ports(value: str) -> tuple[Port, ...]:

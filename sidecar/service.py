@@ -3,12 +3,12 @@
 import asyncio
 import dataclasses
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from registry.runtime import logs
-from registry.runtime.config import Common
+from registry.runtime.config import Common, ConfigError
 from registry.runtime.logs import Transition
 from sidecar.agent import Agent
 from sidecar.client import RegistrarClient
@@ -28,7 +28,15 @@ log = logs.get("sidecar")
 class Sidecar:
     """Agent and admin side, from settings and services."""
 
-    def __init__(self, settings: Settings, common: Common, services: Sequence[Service]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        common: Common,
+        services: Sequence[Service],
+        read_again: Callable[[], tuple[Settings, Common]],
+    ) -> None:
+        self._read_again = read_again
+        self._client = RegistrarClient(settings.registry_url, settings.token)
         self._settings = settings
         self._common = common
         self._services = services
@@ -52,7 +60,7 @@ class Sidecar:
         )
         self._agent = Agent(
             services,
-            RegistrarClient(settings.registry_url, settings.token),
+            self._client,
             policy,
             probe_timeout=settings.health_timeout,
             interval=settings.heartbeat_interval or None,
@@ -72,14 +80,22 @@ class Sidecar:
             await self._admin.stop()
 
     def reload(self) -> None:
-        """Nothing is read again: a sidecar is restarted in less than a lease."""
+        """Read token and log level again; all else takes a restart, which a lease outlives."""
+        try:
+            settings, common = self._read_again()
+        except ConfigError as error:
+            log.error("configuration not read again", problems="; ".join(error.problems))
+            return
+        self._client.use_token(settings.token)
+        logs.set_level(common.log_level)
+        log.info("token and log level read again")
 
     def missing(self) -> list[str]:
         """What keeps it from being ready."""
         return ["starting"] if self._agent is None else self._agent.missing()
 
     async def _start_admin(self) -> None:
-        # Imported here: prometheus-client is a fifth of this process, and off unless asked for.
+        # Imported here: prometheus-client, with the ssl that it imports, weighs 10 MB.
         from registry.runtime.admin import Admin
         from sidecar.metrics import Metrics
 

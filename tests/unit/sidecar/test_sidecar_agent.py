@@ -150,6 +150,16 @@ async def test_another_registrar_is_tried_when_one_hangs_or_refuses() -> None:
     assert len(hanging.calls) == 1
 
 
+async def test_calls_that_fail_together_move_on_together() -> None:
+    """Each stepping to the next would bring the second back to the registrar that failed."""
+    async with FakeRegistrar() as good, FakeService() as web:
+        services = [service_at(web.port, f"service-{n}") for n in range(6)]
+        async with running(services, "http://127.0.0.1:9", good.url) as agent:
+            await until(lambda: len(good.entries) == 6)
+
+    assert agent.counts["register", "unavailable"] == 0
+
+
 async def test_503_is_no_loss_and_its_retry_after_is_obeyed() -> None:
     async with (
         FakeRegistrar(60, 0.1) as registrar,

@@ -219,6 +219,8 @@ def test_name_and_host_are_required() -> None:
     [
         ("--registry-url", "registry:8888"),
         ("--registry-url", ","),
+        ("--registry-url", "http://a..b"),
+        ("--registry-url", "http://registry:70000"),
         ("--ports", "8080"),
         ("--ports", "http=0x50"),
         ("--metadata", "team"),

@@ -65,9 +65,9 @@ async def test_sigterm_drains_deregisters_and_ends_with_status_0() -> None:
             "REGISTRY_URL": registrar.url,
         }
         async with sidecar(*options, **environ) as process:
-            await until(lambda: registrar.entries)
+            await until(lambda: registrar.entries, 20)
             process.send_signal(signal.SIGTERM)
-            await until(lambda: "draining" in registrar.states().values())
+            await until(lambda: "draining" in registrar.states().values(), 20)
             log = await said(process)
 
     assert process.returncode == 0
@@ -82,7 +82,7 @@ async def test_without_drain_it_deregisters_at_once() -> None:
         port = str(web.port)
         options = ("--name", "web", "--host", "localhost", "--port", port, "--no-drain")
         async with sidecar(*options, REGISTRY_URL=registrar.url) as process:
-            await until(lambda: registrar.entries)
+            await until(lambda: registrar.entries, 20)
             process.send_signal(signal.SIGTERM)
             await said(process)
 
@@ -91,11 +91,28 @@ async def test_without_drain_it_deregisters_at_once() -> None:
     assert registrar.count("PUT", "/") == 0
 
 
+async def test_sighup_reads_the_token_again(tmp_path: Path) -> None:
+    """Tokens are rotated while two are valid; a restart would be a drain."""
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    async with FakeRegistrar(60, 0.5) as registrar, FakeService() as web:
+        options = ("--name", "web", "--host", "127.0.0.1", "--port", str(web.port))
+        environ = {"REGISTRY_URL": registrar.url, "REGISTRY_TOKEN_FILE": str(token)}
+        async with sidecar(*options, **environ) as process:
+            await until(lambda: registrar.entries, 20)
+            token.write_text("second\n")
+            process.send_signal(signal.SIGHUP)
+            shown = "Bearer second"
+            await until(lambda: registrar.calls[-1].headers["authorization"] == shown, 20)
+
+    assert registrar.calls[0].headers["authorization"] == "Bearer first"
+
+
 async def test_a_registrar_that_is_away_does_not_keep_it_from_stopping() -> None:
     async with FakeRegistrar() as registrar, FakeService() as web:
         options = ("--name", "web", "--host", "127.0.0.1", "--port", str(web.port))
         async with sidecar(*options, REGISTRY_URL=registrar.url) as process:
-            await until(lambda: registrar.entries)
+            await until(lambda: registrar.entries, 20)
             await registrar.go_away()
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.wait(), 9.5)
@@ -132,7 +149,7 @@ async def test_the_admin_side_tells_readiness_and_counts() -> None:
             ):
                 assert line
             url = "http://" + line.split("address=")[1].strip()
-            await until(lambda: registrar.entries)
+            await until(lambda: registrar.entries, 20)
             ready = await http.request("GET", f"{url}/readyz", timeout=5)
             metrics = (await http.request("GET", f"{url}/metrics", timeout=5)).body.decode()
 
