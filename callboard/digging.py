@@ -125,8 +125,11 @@ def _complete(name: str, zone: str) -> tuple[str, tuple[str, ...]]:
 
 def dig(question: Question) -> tuple[Result, int]:
     """Ask, and understand the answer; the exit status says what kind of answer it was."""
-    query = _query(question)
-    reply = _ask(question, query)
+    return understand(question, _ask(question, _query(question)))
+
+
+def understand(question: Question, reply: Reply) -> tuple[Result, int]:
+    """What *reply* says; a Failure when it says nothing that can be read."""
     try:
         record = dnslib.DNSRecord.parse(reply.packet)
         sections = (record.rr, record.auth, record.ar)

@@ -1,6 +1,7 @@
 """What `up` was asked for, and the command lines that follow from it."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,19 +165,19 @@ def _admin(part: str, listen: HostPort) -> HostPort:
     return HostPort(LOOPBACK, ADMIN_PORTS[part] if usual else 0)
 
 
-def registrar_arguments(options: Options, place: Place, redis: str) -> list[str]:
+def registrar_arguments(options: Options, place: Place) -> list[str]:
     """The registrar's options."""
     return [
-        *_common(options, place, redis),
+        *_common(options, place),
         *("--lease-ttl", str(options.lease_ttl)),
         *("--allow-endpoints", LOOPBACK_ENDPOINTS),
     ]
 
 
-def dnsd_arguments(options: Options, place: Place, redis: str, own_address: str) -> list[str]:
+def dnsd_arguments(options: Options, place: Place, own_address: str) -> list[str]:
     """dnsd's options; *own_address* names the server where it listens on every address."""
     ns = ["--ns", f"ns1={own_address}"] if place.listen.is_wildcard and own_address else []
-    return [*_common(options, place, redis), *_admin_option(place), *ns]
+    return [*_common(options, place), *_admin_option(place), *ns]
 
 
 def gateway_arguments(options: Options, place: Place, dns: HostPort) -> list[str]:
@@ -189,10 +190,9 @@ def gateway_arguments(options: Options, place: Place, dns: HostPort) -> list[str
     ]
 
 
-def _common(options: Options, place: Place, redis: str) -> list[str]:
+def _common(options: Options, place: Place) -> list[str]:
     return [
         *("--listen", str(place.listen)),
-        *("--redis", redis),
         *("--zone", ",".join(options.zones)),
     ]
 
@@ -209,14 +209,23 @@ def reachable(address: HostPort) -> HostPort:
     return HostPort(LOOPBACK, address.port) if address.is_wildcard else address
 
 
-def part_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """*environ* for a part: without the variables that only `up` knows."""
+def part_environment(environ: Mapping[str, str], redis: str) -> dict[str, str]:
+    """*environ* for a part: without the variables that only `up` knows, and with the store's URL.
+
+    The URL may hold a password, and everybody on the machine may read command lines.
+    """
     ours = {f"CALLBOARD_{name}" for name in OUR_SETTINGS}
-    return {
+    kept = {
         name: value
         for name, value in environ.items()
         if name not in ours and not name.startswith("CALLBOARD_UP_")
     }
+    return {**kept, "CALLBOARD_REDIS": redis}
+
+
+def without_password(url: str) -> str:
+    """*url* as it may be shown."""
+    return re.sub(r"(?<=://)[^/@]*@", "***@", url)
 
 
 def sidecar_environment(environ: Mapping[str, str], registrar: str) -> dict[str, str]:

@@ -76,7 +76,7 @@ class Up:
     ) -> None:
         self._options = options
         self._console = console
-        self._environ = parts.environment(plan.part_environment(environ))
+        self._environ = dict(environ)
         self._run_dir = run_dir
         self._began = time.monotonic()
         self._data = DataDir(options.data_dir)
@@ -128,7 +128,8 @@ class Up:
             async with asyncio.TaskGroup() as tasks:
                 progress = tasks.create_task(self._say_what_is_awaited())
                 redis = await self._start_store(tasks)
-                self._plan_parts(redis)
+                self._environ = parts.environment(plan.part_environment(self._environ, redis))
+                self._plan_parts()
                 for part in self._parts.values():
                     tasks.create_task(self._keep(part))
                 services = tasks.create_task(self._start_demo_services(tasks))
@@ -171,14 +172,14 @@ class Up:
 
     # --- the parts --------------------------------------------------------------------------
 
-    def _plan_parts(self, redis: str) -> None:
+    def _plan_parts(self) -> None:
         options = self._options
         places = plan.wishes(options)
         named = {"CALLBOARD_NS", "CALLBOARD_DNSD_NS"} & self._environ.keys()
         own_address = "" if named else address_of_this_machine()
         makers: dict[str, Callable[[Place], list[str]]] = {
-            "registrar": lambda place: plan.registrar_arguments(options, place, redis),
-            "dnsd": lambda place: plan.dnsd_arguments(options, place, redis, own_address),
+            "registrar": lambda place: plan.registrar_arguments(options, place),
+            "dnsd": lambda place: plan.dnsd_arguments(options, place, own_address),
             "gateway": lambda place: plan.gateway_arguments(
                 options, place, self._parts["dnsd"].place.listen
             ),
@@ -331,7 +332,7 @@ class Up:
             "dns": str(plan.reachable(self._parts["dnsd"].place.listen)),
             "registrar": self._url("registrar"),
             "gateway": self._url("gateway"),
-            "redis": self._store.url if self._store is not None else self._options.redis,
+            "redis": self._redis(),
             "pids": {
                 **{name: _pids(part.child) for name, part in sorted(self._parts.items())},
                 "redis": _pids(self._store_child)[:1],
@@ -339,6 +340,9 @@ class Up:
             },
         }
         return document | ({"demo": [r.as_document() for r in self._demo]} if self._demo else {})
+
+    def _redis(self) -> str:
+        return self._store.url if self._store else plan.without_password(self._options.redis)
 
     def _url(self, name: str) -> str:
         return f"http://{plan.reachable(self._parts[name].place.listen)}"
@@ -350,7 +354,7 @@ class Up:
             dns=plan.reachable(self._parts["dnsd"].place.listen),
             registrar=self._url("registrar"),
             gateway=self._url("gateway"),
-            store=str(self._options.data_dir) if self._store is not None else self._options.redis,
+            store=str(self._options.data_dir) if self._store is not None else self._redis(),
             command=guide.command_name(sys.argv, sys.executable, Path.cwd(), os.environ),
             demo_pid=self._demo[-1].pid if self._demo else None,
             platform=sys.platform,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import dnslib
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from callboard import cli, digging
 from callboard.failure import Failure
@@ -276,3 +278,18 @@ def test_a_name_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) 
     assert cli.run(["dig", f"{'x' * 64}.b"]) == 2
 
     assert "no DNS name" in capsys.readouterr().err
+
+
+@given(st.binary(min_size=12, max_size=200))
+def test_any_bytes_are_an_answer_or_a_failure(packet: bytes) -> None:
+    question = digging.Question("a.b.", "A", SERVER)
+
+    try:
+        result, status = digging.understand(question, digging.Reply(packet, "UDP", 0.001))
+    except Failure as failure:
+        status, text = failure.status, str(failure)
+    else:
+        text = result.table
+
+    assert status in (0, 1, 3)
+    assert "\x1b" not in text

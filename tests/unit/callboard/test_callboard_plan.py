@@ -54,10 +54,10 @@ def test_data_lives_where_xdg_says(environ: dict[str, str], path: str) -> None:
 def test_the_registrar_takes_loopback_endpoints_and_the_lease() -> None:
     asked = options(lease_ttl="6", zone="a.example,b.example")
 
-    words = plan.registrar_arguments(asked, plan.wishes(asked)["registrar"], "unix:///s")
+    words = plan.registrar_arguments(asked, plan.wishes(asked)["registrar"])
 
     assert " ".join(words) == (
-        "--listen 127.0.0.1:8888 --redis unix:///s --zone a.example.,b.example."
+        "--listen 127.0.0.1:8888 --zone a.example.,b.example."
         " --lease-ttl 6 --allow-endpoints 127.0.0.0/8,::1/128"
     )
 
@@ -66,10 +66,10 @@ def test_a_wildcard_needs_a_name_server_address() -> None:
     asked = options(listen="0.0.0.0")
     place = plan.wishes(asked)["dnsd"]
 
-    words = plan.dnsd_arguments(asked, place, "unix:///s", "10.0.0.9")
+    words = plan.dnsd_arguments(asked, place, "10.0.0.9")
 
     assert words[-2:] == ["--ns", "ns1=10.0.0.9"]
-    assert "--ns" not in plan.dnsd_arguments(asked, Place(HostPort("::1", 53)), "r", "1.1.1.1")
+    assert "--ns" not in plan.dnsd_arguments(asked, Place(HostPort("::1", 53)), "1.1.1.1")
 
 
 def test_the_gateway_asks_dnsd_where_it_can_be_reached() -> None:
@@ -100,9 +100,10 @@ def test_variables_of_ours_are_not_handed_down() -> None:
         "SERVICE_NAME": "mine",
     }
 
-    assert plan.part_environment(environ) == {
+    assert plan.part_environment(environ, "unix:///s") == {
         "PATH": "/bin",
         "CALLBOARD_INSECURE": "true",
+        "CALLBOARD_REDIS": "unix:///s",
         "SERVICE_NAME": "mine",
     }
     assert plan.sidecar_environment(environ | {"CALLBOARD_LOG_FORMAT": "json"}, "http://r") == {
@@ -111,6 +112,18 @@ def test_variables_of_ours_are_not_handed_down() -> None:
         "CALLBOARD_SIDECAR_LOG_LEVEL": "warning",
         "REGISTRY_URL": "http://r",
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@h:6379/0", "redis://***@h:6379/0"),
+        ("redis://h/0", "redis://h/0"),
+        ("unix:///a@b", "unix:///a@b"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    assert plan.without_password(url) == shown
 
 
 # --- the demo ---------------------------------------------------------------------------------
