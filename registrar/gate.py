@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from registrar.breaker import CLOSED, Breaker
+from registrar.breaker import CLOSED, OPEN, Breaker
 from registry.errors import CallboardError, StoreUnavailable
 from registry.leases import LeaseStore
 from registry.runtime import logs
@@ -21,6 +21,8 @@ PING_SECONDS = 1.0
 MAX_CALLS = 1024
 """Under way at once.  More callers than that are told to come back: a queue without end would
 answer each of them too late."""
+
+_REFUSAL = "the store did not answer of late; it is tried again soon"
 
 log = logs.get("registrar.store")
 
@@ -41,6 +43,11 @@ class Gate:
     def state(self) -> str:
         """The breaker's state: closed, open or half-open."""
         return self._breaker.state(time.monotonic())
+
+    def require(self) -> None:
+        """StoreUnavailable when a call would be refused now: before work that only it needs."""
+        if self.state == OPEN:
+            raise StoreUnavailable(_REFUSAL)
 
     async def __call__(self, call: Coroutine[Any, Any, T]) -> T:
         """What *call*, a coroutine of the store, returns.
@@ -89,14 +96,14 @@ class Gate:
         if self._calls >= MAX_CALLS:
             raise StoreUnavailable(f"{MAX_CALLS} calls wait for the store already")
         if not self._breaker.admits(time.monotonic()):
-            raise StoreUnavailable("the store did not answer of late; it is tried again soon")
+            raise StoreUnavailable(_REFUSAL)
 
     def _failed(self, error: Exception) -> None:
         self._tell()
         self._breaker.failed(time.monotonic())
         if self.state != CLOSED:
             reason = str(error) or "no answer"
-            self._said.enter("open", "store lost, writes are refused", level="error", error=reason)
+            self._said.enter(OPEN, "store lost, writes are refused", level="error", error=reason)
 
     def _succeeded(self) -> None:
         self._breaker.succeeded()

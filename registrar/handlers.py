@@ -99,6 +99,7 @@ class Handlers:
         """POST /register: a lease, once the store has it."""
         wanted = schema.parse_registration(call.body, self._rules, call.caller)
         self._require_room(wanted.registration)
+        self._gate.require()
         granted = await self._gate(
             self._store.register(
                 wanted.registration,

@@ -42,6 +42,10 @@ BACKLOG = 1024
 IDLE_SECONDS = 75.0
 """That a connection is kept without a request: longer than nginx keeps its own to us (60)."""
 
+LINGER_SECONDS = 2.0
+"""That the rest of a refused body is read, so that its sender sees why; aiohttp waits so long even
+when the sender has gone."""
+
 FINISH_SECONDS = 5.0
 """For requests under way when the registrar stops."""
 
@@ -135,6 +139,7 @@ class Service:
             access_log=None,
             auto_decompress=False,  # compressed bodies are refused, so none is unpacked
             keepalive_timeout=IDLE_SECONDS,
+            lingering_time=LINGER_SECONDS,
             shutdown_timeout=FINISH_SECONDS,
         )
         await self._runner.setup()

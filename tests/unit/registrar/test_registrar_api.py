@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
 
-from registrar import handlers, hosts, lookups
+from registrar import app, handlers, hosts, lookups
 from registrar.config import Config
 from registrar.hosts import Failed, Found, Missing
 from registry.runtime.config import networks
@@ -710,10 +711,14 @@ async def test_after_three_failures_the_store_is_not_asked_and_soon_after_its_re
         registrar.store.calls.clear()
         for _ in range(10):
             await beat(registrar, "web", "one")
+        body = {"service_name": "db", "endpoint": "http://slow.example"}
+        unasked = await registrar.call("POST", "/register", body)
         metrics = (await registrar.call("GET", "/metrics")).body
         registrar.store.away = False
 
         assert "renew" not in registrar.store.calls
+        assert unasked.status == 503
+        assert "registrar_lookups_total" not in re.sub("#.*", "", metrics)
         assert "registry_circuit_breaker_open 1.0" in metrics
         assert "redis_circuit_breaker_state 1.0" in metrics
         await until(lambda: is_200(registrar), seconds=10)
@@ -801,6 +806,19 @@ async def test_a_chunked_body_has_the_same_limit() -> None:
         ) as answer,
     ):
         assert answer.status == 413
+
+
+async def test_a_body_that_does_not_arrive_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.02)
+    async with a_registrar() as registrar:
+        reader, writer = await asyncio.open_connection(*registrar.service.address)
+        head = b"POST /register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        writer.write(head + b"Content-Length: 10\r\n\r\n{")
+        status = await reader.readline()
+        writer.write(b" " * 9)
+        writer.close()
+
+    assert b" 408 " in status
 
 
 @pytest.mark.parametrize(
