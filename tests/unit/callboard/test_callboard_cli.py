@@ -7,6 +7,7 @@ import re
 import select
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -205,3 +206,25 @@ def test_somebodys_registry_in_the_working_directory_is_not_ours(
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: callboard sidecar" in done.stdout
+
+
+def test_the_readme_names_every_command_and_every_option_of_up() -> None:
+    text = (Path(cli.__file__).parent / "README.md").read_text(encoding="utf-8")
+    for name in cli.callboard.commands:
+        assert f"`{name}" in text, name
+    flags = {
+        flag
+        for option in cli.callboard.commands["up"].params
+        for flag in (*option.opts, *option.secondary_opts)
+    }
+    table = text.partition("Each option of `up`")[2].partition("Port 0 takes")[0]
+
+    assert set(re.findall(r"`(--[a-z-]+)", table)) == flags
+
+
+def test_every_command_takes_every_output_form() -> None:
+    """But those that run something: they have no result to print."""
+    running = {"up", "dnsd", "registrar", "sidecar", "gateway"}
+    for name, command in cli.callboard.commands.items():
+        flags = {flag for option in command.params for flag in option.opts}
+        assert ({"-o", "--output", "--json"} <= flags) is (name not in running), name
