@@ -30,11 +30,13 @@ from registry.runtime.config import Network
 BATCHES_A_TURN = 4
 """Batches before the event loop may do something else: 256 packets are 2 ms at most."""
 
-MAX_VERDICTS = 65536
-"""Senders whose judgement is remembered; all are forgotten when there are more."""
+MAX_VERDICTS = 8192
+"""Addresses whose judgement is remembered; all are forgotten when there are more."""
 
-LOOPING_PORTS = frozenset({7, 13, 17, 19, 37})
-"""echo, daytime, qotd, chargen, time: they would answer our answers."""
+UNANSWERED_PORTS = frozenset({0, 7, 13, 17, 19, 37})
+"""None at all; and echo, daytime, qotd, chargen, time, which would answer our answers."""
+
+_UNANSWERED = frozenset(map(socket.htons, UNANSWERED_PORTS))
 
 Lookup = Callable[[bytes, Iterator[bytes]], Iterator[bytes]]
 
@@ -60,7 +62,7 @@ class Senders:
     @staticmethod
     def is_answered(address: bytes, port: int) -> bool:
         """Whether a datagram from there can be a question: no source that is no single host."""
-        if port == 0 or port in LOOPING_PORTS:
+        if port in UNANSWERED_PORTS:
             return False
         ip = ipaddress.ip_address(address)
         return not (ip.is_multicast or ip.is_unspecified or address == b"\xff\xff\xff\xff")
@@ -94,7 +96,8 @@ class UdpEndpoint:
             self._slots = [
                 (SLOT * i + 2, Batch.length_at(i), Batch.size_at(i), i) for i in range(BATCH)
             ]
-            self._senders_seen = _Ipv6Names(self._batch) if self._batch.ipv6 else _ipv4(self._batch)
+            self._ports = memoryview(self._batch.names).cast("H")[1 :: NAME // 2]
+            self._addresses = _ipv6(self._batch) if ipv6 else _ipv4(self._batch)
 
     def open(self) -> None:
         """Begin to answer, in the running loop."""
@@ -115,7 +118,8 @@ class UdpEndpoint:
         batch = self._batch
         assert batch is not None
         buffer, lengths, sizes = batch.buffer, batch.lengths, batch.sizes
-        senders, verdicts, nothing = self._senders_seen, self._verdicts.get, _NOTHING
+        ports, addresses = self._ports, self._addresses
+        verdicts, nothing, unanswered = self._verdicts.get, _NOTHING, _UNANSWERED
         read, write = readers(), writers()
         for _ in range(BATCHES_A_TURN):
             count = batch.receive()
@@ -124,9 +128,11 @@ class UdpEndpoint:
             first = 0
             for start, length_at, size_at, i in self._slots[:count]:
                 length = lengths[length_at]
-                request = read[length](buffer, start)[0]
-                lookup = verdicts(senders[i], _never)
-                reply = next(lookup(request, nothing), None)
+                if ports[i] in unanswered:
+                    reply = None
+                else:
+                    request = read[length](buffer, start)[0]
+                    reply = next(verdicts(addresses[i], _never)(request, nothing), None)
                 if reply is None:
                     reply = self._ask(batch, i, length)
                     if reply is None:
@@ -149,27 +155,29 @@ class UdpEndpoint:
         if length > RECEIVE or batch.is_cut(i):
             self._counts.drop("oversize")
             return None
-        peer = self._peers.get(self._senders_seen[i]) or self._judge(batch, i)
+        name = batch.names[NAME * i : NAME * i + NAME]
+        address = bytes(name[8:24] if batch.ipv6 else name[4:8])
+        peer = self._peers.get(address)
+        known = peer is not None
+        if not known or self._ports[i] in _UNANSWERED:
+            peer = self._judge(address, name[2] << 8 | name[3], self._addresses[i])
         if peer is None:
             self._counts.drop("source")
             return None
-        start = SLOT * i
-        reply = self._answer(bytes(self._view[start : start + length]), peer)
+        packet = bytes(self._view[SLOT * i : SLOT * i + length])
+        reply = self._answer(packet, peer) if known else self._remembered(packet, peer)
         return None if reply is None else reply[2:]
 
-    def _judge(self, batch: Batch, i: int) -> Peer | None:
-        """Who sent datagram *i*, remembered for its next one; None for nobody whom we answer."""
-        name = batch.names[NAME * i : NAME * i + NAME]
-        address = bytes(name[8:24] if batch.ipv6 else name[4:8])
-        if not self._senders.is_answered(address, name[2] << 8 | name[3]):
+    def _judge(self, address: bytes, port: int, key: object) -> Peer | None:
+        """Who that is, remembered under *key*; None for nobody whom we answer."""
+        if not self._senders.is_answered(address, port):
             return None
-        if len(self._verdicts) >= MAX_VERDICTS:
+        if len(self._peers) >= MAX_VERDICTS:
             self._verdicts.clear()
             self._peers.clear()
         peer = Peer(address, trusted=self._senders.trusts(address))
         memo = self._memo.trusted if peer.trusted else self._memo.strangers
-        sender = self._senders_seen[i]
-        self._verdicts[sender], self._peers[sender] = memo.get, peer
+        self._verdicts[key], self._peers[address] = memo.get, peer
         return peer
 
     def _answer(self, packet: bytes, peer: Peer) -> bytes | None:
@@ -213,19 +221,22 @@ class UdpEndpoint:
 
 
 def _ipv4(batch: Batch) -> "memoryview[int]":
-    """Family, port and address of sender *i*, as one number."""
-    view = memoryview(batch.names).cast("Q")
-    return view[:: NAME // 8]
+    """The address of sender *i*, as a number."""
+    return memoryview(batch.names).cast("I")[1 :: NAME // 4]
 
 
-class _Ipv6Names:
-    """The same of an IPv6 sender: its socket address, as octets."""
+def _ipv6(batch: Batch) -> "_Ipv6Addresses":
+    return _Ipv6Addresses(batch.names)
 
-    def __init__(self, batch: Batch) -> None:
-        self._names = batch.names
+
+class _Ipv6Addresses:
+    """The same of IPv6, as octets: no view has numbers of that size."""
+
+    def __init__(self, names: bytearray) -> None:
+        self._names = names
 
     def __getitem__(self, i: int) -> bytes:
-        return bytes(self._names[NAME * i : NAME * i + 24])
+        return bytes(self._names[NAME * i + 8 : NAME * i + 24])
 
 
 def _packed(host: str) -> bytes:
