@@ -93,10 +93,8 @@ class SrvCache:
         """What is known of *name* at *now*.  Total."""
         entry = self._entries.get(name)
         if entry is not None:
-            if now < entry.refresh_at:
-                return entry.fresh
             if now < entry.expires_at:
-                return entry.refreshing
+                return entry.fresh if now < entry.refresh_at else entry.refreshing
             age = now - entry.expires_at
             if age <= self._stale_bound:
                 return Stale(entry.fresh.resolution, age, now >= entry.retry_at)

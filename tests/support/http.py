@@ -48,13 +48,19 @@ class DnsStub(asyncio.DatagramProtocol):
     over_tcp: int = 0
 
     async def start(self) -> HostPort:
+        """Listen on one free port over UDP and TCP."""
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(
-            lambda: self, local_addr=("127.0.0.1", 0)
-        )
-        self.address = HostPort("127.0.0.1", self._transport.get_extra_info("sockname")[1])
-        self._server = await asyncio.start_server(self._tcp, *self.address)
-        return self.address
+        while True:
+            self._server = await asyncio.start_server(self._tcp, "127.0.0.1", 0)
+            self.address = HostPort("127.0.0.1", self._server.sockets[0].getsockname()[1])
+            try:
+                self._transport, _ = await loop.create_datagram_endpoint(
+                    lambda: self, local_addr=tuple(self.address)
+                )
+            except OSError:
+                self._server.close()  # the port is free for TCP only: draw again
+            else:
+                return self.address
 
     def stop(self) -> None:
         self._transport.close()
@@ -229,8 +235,9 @@ def whole_request(data: bytes) -> int | None:
         return None
     fields = head_fields(data[:end])
     if fields.get("transfer-encoding") == "chunked":
-        last = data.find(b"0\r\n\r\n", end + 2)
-        return None if last < 0 else last + 5
+        last = data.find(b"\r\n0\r\n", end + 2)
+        whole = data.find(b"\r\n\r\n", last + 3) + 4
+        return None if last < 0 or whole < 4 else whole
     whole = end + 4 + int(fields.get("content-length", "0"))
     return whole if len(data) >= whole else None
 
