@@ -55,7 +55,7 @@ def expressions() -> list[str]:
 def names_in(expression: str) -> set[str]:
     """The metrics that an expression asks for: its words outside labels, ranges and functions."""
     bare = re.sub(r'\{[^}]*\}|\[[^]]*\]|"[^"]*"', " ", expression)
-    return set(re.findall(r"[a-z_][a-z0-9_]*", bare)) - set(FUNCTIONS)
+    return set(re.findall(r"\b[a-z_][a-z0-9_]*", bare)) - set(FUNCTIONS)
 
 
 def exported() -> set[str]:
