@@ -5,9 +5,7 @@ variables, `[part]` table, bare key, default.  Everything that is wrong is said 
 """
 
 import dataclasses
-import difflib
 import ipaddress
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, NamedTuple, TypeVar
@@ -324,6 +322,8 @@ class _Reader:
                 self._problems.append(f"option {name}: it needs a value ({found.metadata['help']})")
 
     def read_file(self, path: str) -> None:
+        import tomllib  # only for whoever has a file
+
         try:
             with open(path, "rb") as file:
                 document = tomllib.load(file)
@@ -411,6 +411,8 @@ def _variables(part: str, f: dataclasses.Field[Any]) -> tuple[str, ...]:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
+    import difflib  # only for whoever mistyped: the sidecar counts every module
+
     found = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 

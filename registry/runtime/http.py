@@ -86,7 +86,7 @@ async def request(
         raise ProtocolError(f"{url!r} is not an http or https URL")
     port = parts.port or (443 if secure else 80)
     async with asyncio.timeout(timeout):
-        reader, writer = await asyncio.open_connection(host, port, ssl=True if secure else None)
+        reader, writer = await _connect(host, port, secure)
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             writer.write(
@@ -96,6 +96,16 @@ async def request(
             return await _read_response(reader, method, limit)
         finally:
             writer.transport.abort()
+
+
+async def _connect(
+    host: str, port: int, secure: bool
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    # As octets, because a host given as text loads Python's tables of all scripts (0.7 MB).
+    name: Any = host.encode() if host.isascii() else host
+    if secure:
+        return await asyncio.open_connection(name, port, ssl=True, server_hostname=host)
+    return await asyncio.open_connection(name, port)
 
 
 def _request_bytes(
