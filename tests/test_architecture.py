@@ -21,7 +21,7 @@ SHELLS = {
         "handlers", "sweeper", "lookups", "batching", "gate", "reads", "metrics", "service", "app",
         "__main__",
     },
-    "sidecar": {"client", "probe", "agent", "metrics", "part", "__main__"},
+    "sidecar": {"client", "probe", "agent", "metrics", "service", "__main__"},
     "resolver_gateway": {
         "dnsclient", "resolver", "downstream", "upstream", "pool", "handler", "pages", "metrics",
         "service", "__main__",
