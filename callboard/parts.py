@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final, NoReturn
 
 MODULES: Final = {
@@ -30,8 +29,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     `python -m` looks into the working directory first, where somebody's `registry/` would take
     the place of ours; PYTHONSAFEPATH forbids that, unless we are ourselves run from there.
     """
-    root = Path(__file__).resolve().parent.parent
-    if root == Path.cwd():
+    if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) == os.getcwd():
         return dict(environ)
     return {**environ, "PYTHONSAFEPATH": "1"}
 

@@ -117,9 +117,11 @@ class Up:
             stopping.set()
 
         loop = asyncio.get_running_loop()
-        # A terminal that is closed sends SIGHUP.
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop)
+        # A terminal that is closed sends SIGHUP; nohup says that it does not matter.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, stop)
         return stopping
 
     async def _work(self) -> None:

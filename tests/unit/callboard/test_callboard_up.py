@@ -203,6 +203,17 @@ def test_it_stops_in_order_and_what_was_registered_survives(tmp_path: Path) -> N
         assert callboard(up, "ls", "-o", "name") == "keeper\n"
 
 
+def test_a_closed_terminal_stops_it_unless_nohup_says_otherwise(tmp_path: Path) -> None:
+    up = Up(tmp_path, "--no-demo", *NOWHERE)
+    with up:
+        assert up.stop(signal.SIGHUP) == 0
+    up.argv = ["nohup", *up.argv]
+    with up:
+        up.process.send_signal(signal.SIGHUP)
+        assert callboard(up, "ls", "-o", "name") == ""
+        assert up.stop() == 0
+
+
 def test_kill_9_leaves_no_process(tmp_path: Path) -> None:
     with Up(tmp_path, "--no-demo", *NOWHERE) as up:
         family = up.family()
