@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-import dnslib  # type: ignore[import-untyped]
+import dnslib
 
 from registry.runtime.config import HostPort
 from resolver_gateway import srv
@@ -55,7 +55,7 @@ class DnsStub(asyncio.DatagramProtocol):
             self.address = HostPort("127.0.0.1", self._server.sockets[0].getsockname()[1])
             try:
                 self._transport, _ = await loop.create_datagram_endpoint(
-                    lambda: self, local_addr=tuple(self.address)
+                    lambda: self, local_addr=(self.address.host, self.address.port)
                 )
             except OSError:
                 self._server.close()  # the port is free for TCP only: draw again

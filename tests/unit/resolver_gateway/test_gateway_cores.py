@@ -4,14 +4,15 @@ import ipaddress
 import random
 import struct
 from collections import Counter
+from collections.abc import Callable, Sequence
 
-import dnslib  # type: ignore[import-untyped]
+import dnslib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver_gateway import addresses, bodies, exchange, fallback, headers, routing, srv
-from resolver_gateway.balancer import Ballot, pick, upstream
+from resolver_gateway.balancer import Ballot, Upstream, pick, upstream
 from resolver_gateway.cache import MISS, Absent, Fresh, SrvCache, Stale
 from resolver_gateway.outlier import FAILURES_IN_A_ROW, OutlierDetector
 from resolver_gateway.parsing import Refusal, RequestHead, RequestParser, ResponseParser
@@ -19,7 +20,7 @@ from resolver_gateway.retry import Breaker, Failure, RetryBudget, may_retry
 from resolver_gateway.srv import Resolution
 
 
-def ups(*weights, priority=0):
+def ups(*weights: int, priority: int = 0) -> tuple[Upstream, ...]:
     return tuple(
         upstream("s", f"i{n}", f"10.0.0.{n + 1}", 80, priority, w) for n, w in enumerate(weights)
     )
@@ -28,7 +29,7 @@ def ups(*weights, priority=0):
 # --- cache
 
 
-def test_an_answer_is_fresh_then_stale_then_gone():
+def test_an_answer_is_fresh_then_stale_then_gone() -> None:
     cache = SrvCache(stale_bound=300)
     cache.store("s", Resolution(ups(1), 10.0), 100.0, 0.0)
 
@@ -39,7 +40,7 @@ def test_an_answer_is_fresh_then_stale_then_gone():
     assert cache.lookup("s", 410.1) is MISS
 
 
-def test_a_stale_answer_that_nobody_renews_is_used_without_waiting_each_time():
+def test_a_stale_answer_that_nobody_renews_is_used_without_waiting_each_time() -> None:
     cache = SrvCache(stale_bound=300)
     cache.store("s", Resolution(ups(1), 10.0), 0.0, 0.0)
     cache.unanswered("s", 11.0)
@@ -48,7 +49,7 @@ def test_a_stale_answer_that_nobody_renews_is_used_without_waiting_each_time():
     assert cache.lookup("s", 12.0) == Stale(Resolution(ups(1), 10.0), 2.0, ask=True)
 
 
-def test_an_absence_holds_for_its_own_ttl():
+def test_an_absence_holds_for_its_own_ttl() -> None:
     cache = SrvCache(stale_bound=300)
     cache.store("s", srv.Absent(True, 5.0), 0.0, 0.0)
 
@@ -56,7 +57,7 @@ def test_an_absence_holds_for_its_own_ttl():
     assert cache.lookup("s", 5.0) is MISS
 
 
-def test_an_answer_of_ttl_0_is_never_fresh():
+def test_an_answer_of_ttl_0_is_never_fresh() -> None:
     cache = SrvCache(stale_bound=300)
     cache.store("s", Resolution(ups(1), 0.0), 0.0, 0.5)
 
@@ -74,7 +75,9 @@ def test_an_answer_of_ttl_0_is_never_fresh():
         max_size=60,
     )
 )
-def test_nothing_is_served_past_ttl_and_bound_and_nothing_beyond_capacity(steps):
+def test_nothing_is_served_past_ttl_and_bound_and_nothing_beyond_capacity(
+    steps: list[tuple[str, float, bool, float]],
+) -> None:
     cache = SrvCache(stale_bound=30, capacity=3, negative_capacity=2)
     now = 0.0
     stored: dict[str, float] = {}
@@ -94,7 +97,7 @@ def test_nothing_is_served_past_ttl_and_bound_and_nothing_beyond_capacity(steps)
 # --- balancer
 
 
-def test_frequencies_follow_the_weights():
+def test_frequencies_follow_the_weights() -> None:
     rng = random.Random(7).random
     counted = Counter(pick(ups(10, 30, 60), rng).instance for _ in range(20_000))
 
@@ -103,7 +106,7 @@ def test_frequencies_follow_the_weights():
     assert counted["i2"] == pytest.approx(12000, rel=0.1)
 
 
-def test_weight_0_has_a_very_small_chance_beside_others_and_an_equal_one_alone():
+def test_weight_0_has_a_very_small_chance_beside_others_and_an_equal_one_alone() -> None:
     """RFC 2782: the 0 of 0..sum is theirs."""
     rng = random.Random(7).random
     beside = Counter(pick(ups(0, 99), rng).instance for _ in range(20_000))
@@ -117,7 +120,7 @@ def test_weight_0_has_a_very_small_chance_beside_others_and_an_equal_one_alone()
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 65535)), min_size=1, max_size=20),
     st.floats(0, 1, exclude_max=True),
 )
-def test_only_the_lowest_priority_is_chosen(pairs, drawn):
+def test_only_the_lowest_priority_is_chosen(pairs: list[tuple[int, int]], drawn: float) -> None:
     found = [upstream("s", str(i), "10.0.0.1", i + 1, p, w) for i, (p, w) in enumerate(pairs)]
 
     chosen = Ballot(found).pick(lambda: drawn)
@@ -128,7 +131,7 @@ def test_only_the_lowest_priority_is_chosen(pairs, drawn):
 # --- outliers
 
 
-def test_five_failures_in_a_row_eject_for_30_s_then_one_probe_decides():
+def test_five_failures_in_a_row_eject_for_30_s_then_one_probe_decides() -> None:
     three = ups(1, 1, 1)
     outliers = OutlierDetector()
     for _ in range(FAILURES_IN_A_ROW - 1):
@@ -147,7 +150,7 @@ def test_five_failures_in_a_row_eject_for_30_s_then_one_probe_decides():
     assert outliers.all_well
 
 
-def test_half_of_twenty_failures_eject_without_a_row():
+def test_half_of_twenty_failures_eject_without_a_row() -> None:
     two = ups(1, 1)
     outliers = OutlierDetector()
     for n in range(19):
@@ -159,7 +162,9 @@ def test_half_of_twenty_failures_eject_without_a_row():
     st.integers(1, 8),
     st.lists(st.tuples(st.integers(0, 7), st.booleans(), st.floats(0, 40)), max_size=120),
 )
-def test_at_least_half_is_admitted_and_never_nobody(size, events):
+def test_at_least_half_is_admitted_and_never_nobody(
+    size: int, events: list[tuple[int, bool, float]]
+) -> None:
     members = ups(*[1] * size)
     outliers = OutlierDetector()
     now = 0.0
@@ -191,11 +196,13 @@ def test_at_least_half_is_admitted_and_never_nobody(size, events):
         (Failure.PROTOCOL, b"DELETE", False, True, True),
     ],
 )
-def test_what_may_be_tried_again(failure, method, answering, replayable, allowed):
+def test_what_may_be_tried_again(
+    failure: Failure, method: bytes, answering: bool, replayable: bool, allowed: bool
+) -> None:
     assert may_retry(failure, method, answering=answering, replayable=replayable) is allowed
 
 
-def test_retries_are_at_most_a_fifth_beyond_the_small_minimum():
+def test_retries_are_at_most_a_fifth_beyond_the_small_minimum() -> None:
     budget = RetryBudget()
     for n in range(1000):
         budget.count(n / 200)  # five seconds
@@ -203,7 +210,7 @@ def test_retries_are_at_most_a_fifth_beyond_the_small_minimum():
     assert sum(budget.allows(5.0) for _ in range(1000)) == 30 + 200
 
 
-def test_the_breaker_opens_after_three_in_a_row_when_nothing_is_left():
+def test_the_breaker_opens_after_three_in_a_row_when_nothing_is_left() -> None:
     breaker = Breaker()
     assert not breaker.failure(0.0, nothing_left=True)
     breaker.success()
@@ -241,7 +248,7 @@ def test_the_breaker_opens_after_three_in_a_row_when_nothing_is_left():
         (b"/v2/s//x", "s", b"//x"),
     ],
 )
-def test_the_route_of_a_target(target, service, rest):
+def test_the_route_of_a_target(target: bytes, service: str, rest: bytes) -> None:
     router = routing.Router()
     for _ in range(2):  # the second time from memory
         route = router.service_for(target)
@@ -258,7 +265,7 @@ def test_the_route_of_a_target(target, service, rest):
         "%25252e%25252e/x", "%2525252525252e./x", "a/%2e%2e/%2e%2e/x",
     ],
 )  # fmt: skip
-def test_a_path_that_would_climb_out_is_refused(rest):
+def test_a_path_that_would_climb_out_is_refused(rest: str) -> None:
     assert isinstance(routing.Router().service_for(f"/v2/s/{rest}".encode()), routing.Climbs)
 
 
@@ -268,11 +275,11 @@ def test_a_path_that_would_climb_out_is_refused(rest):
      b"/v2/a.b/x", b"/v2/http:%2f%2fx/", b"/v2/a@b/x", b"/v2/" + b"a" * 64 + b"/x", b"//v2/s/x",
      b"/v2/catalog/x", b"/gateway/", b"/gateway/statusx", b"/%762/s/x"],
 )  # fmt: skip
-def test_everything_else_is_no_route(target):
+def test_everything_else_is_no_route(target: bytes) -> None:
     assert isinstance(routing.Router().service_for(target), routing.NoRoute)
 
 
-def test_our_own_pages():
+def test_our_own_pages() -> None:
     router = routing.Router()
 
     assert router.service_for(b"/gateway/status?x") == routing.StatusPage()
@@ -290,16 +297,16 @@ def test_our_own_pages():
      "fd00:ec2::254", "100.100.100.200", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "0.1.2.3",
      "2002:a9fe:a9fe::", "255.255.255.255", "localhost", "2130706433"],
 )  # fmt: skip
-def test_addresses_that_nothing_is_sent_to(address):
+def test_addresses_that_nothing_is_sent_to(address: str) -> None:
     assert addresses.problem_of(address, 80, (), ()) is not None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "::1", "fd00::1"])
-def test_loopback_and_private_addresses_are_where_services_are(address):
+def test_loopback_and_private_addresses_are_where_services_are(address: str) -> None:
     assert addresses.problem_of(address, 80, (), ()) is None
 
 
-def test_the_gateway_itself_is_no_upstream_and_a_network_can_be_allowed():
+def test_the_gateway_itself_is_no_upstream_and_a_network_can_be_allowed() -> None:
     allowed = (ipaddress.ip_network("169.254.0.0/16"),)
     own = (("0.0.0.0", 8000),)
 
@@ -312,7 +319,7 @@ def test_the_gateway_itself_is_no_upstream_and_a_network_can_be_allowed():
 # --- fallback
 
 
-def test_the_variables_of_a_service_in_their_order():
+def test_the_variables_of_a_service_in_their_order() -> None:
     environ = {
         "NMAP_SERVICE_SERVICE_URL": "http://two:2",
         "NMAP_SERVICE_ENDPOINT": "http://three:3",
@@ -326,7 +333,7 @@ def test_the_variables_of_a_service_in_their_order():
 
 
 @pytest.mark.parametrize("value", ["ftp://x", "http://", "http://x:99999", "http://x/ a", ""])
-def test_a_variable_that_is_no_url_counts_as_not_set(value):
+def test_a_variable_that_is_no_url_counts_as_not_set(value: str) -> None:
     assert fallback.place_of("s", {"S_URL": value}) is None
 
 
@@ -346,7 +353,7 @@ HEAD_BYTES = st.one_of(
 
 
 @given(HEAD_BYTES)
-def test_any_bytes_are_a_request_or_a_refusal(data):
+def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
     found = RequestParser().parse(data)
 
     assert isinstance(found, RequestHead | Refusal)
@@ -358,13 +365,13 @@ def test_any_bytes_are_a_request_or_a_refusal(data):
 
 
 @given(HEAD_BYTES)
-def test_any_bytes_are_a_response_or_a_refusal(data):
+def test_any_bytes_are_a_response_or_a_refusal(data: bytes) -> None:
     found = ResponseParser().parse(data)
 
     assert isinstance(found, Refusal) or 100 <= found.status <= 599
 
 
-def test_what_was_remembered_is_bounded_and_reads_the_same():
+def test_what_was_remembered_is_bounded_and_reads_the_same() -> None:
     parser = RequestParser()
     head = b"GET / HTTP/1.1\r\nHost: g\r\nX-%d: y"
     for n in range(5000):
@@ -376,7 +383,7 @@ def test_what_was_remembered_is_bounded_and_reads_the_same():
     assert again.fields == [b"X-7: y\r\n"]
 
 
-def test_secrets_are_not_remembered():
+def test_secrets_are_not_remembered() -> None:
     parser = RequestParser()
     parser.parse(b"GET / HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer canary\r\nCookie: canary")
 
@@ -386,7 +393,7 @@ def test_secrets_are_not_remembered():
 # --- bodies
 
 
-def fed(body, data, cuts):
+def fed(body: bodies.Body, data: bytes, cuts: list[int]) -> tuple[bytes, bytes | None] | None:
     """The body that *data* holds when it comes cut at *cuts*; None when it is malformed."""
     out, start = b"", 0
     for end in [*sorted(set(cuts)), len(data)]:
@@ -405,7 +412,9 @@ def fed(body, data, cuts):
     st.lists(st.integers(0, 400), max_size=12),
     st.binary(max_size=20),
 )
-def test_any_split_of_a_chunked_body_yields_the_same(pieces, cuts, after):
+def test_any_split_of_a_chunked_body_yields_the_same(
+    pieces: list[bytes], cuts: list[int], after: bytes
+) -> None:
     data = b"".join(map(bodies.chunk, pieces)) + bodies.LAST_CHUNK + after
     inside = [cut for cut in cuts if cut < len(data)]
 
@@ -413,7 +422,7 @@ def test_any_split_of_a_chunked_body_yields_the_same(pieces, cuts, after):
 
 
 @given(st.binary(max_size=120), st.lists(st.integers(0, 120), max_size=8))
-def test_any_bytes_read_in_any_split_give_the_same_verdict(data, cuts):
+def test_any_bytes_read_in_any_split_give_the_same_verdict(data: bytes, cuts: list[int]) -> None:
     inside = [cut for cut in cuts if cut < len(data)]
     whole = fed(bodies.ChunkedBody(), data, [])
     split = fed(bodies.ChunkedBody(), data, inside)
@@ -423,14 +432,14 @@ def test_any_bytes_read_in_any_split_give_the_same_verdict(data, cuts):
 
 
 @given(st.binary(min_size=1, max_size=50), st.binary(max_size=10), st.lists(st.integers(0, 60)))
-def test_a_body_with_a_length_ends_there(body, after, cuts):
+def test_a_body_with_a_length_ends_there(body: bytes, after: bytes, cuts: list[int]) -> None:
     data = body + after
     inside = [cut for cut in cuts if 0 < cut < len(data)]
 
     assert fed(bodies.LengthBody(len(body)), data, inside) == (body, after)
 
 
-def test_trailers_that_could_mean_something_else_do_not_pass():
+def test_trailers_that_could_mean_something_else_do_not_pass() -> None:
     body = bodies.ChunkedBody()
     body.feed(b"0\r\nX-Sum: 1\r\nContent-Length: 9\r\nHost: e\r\nSet-Cookie: a\r\nVia: x\r\n\r\n")
 
@@ -440,7 +449,7 @@ def test_trailers_that_could_mean_something_else_do_not_pass():
 # --- the access line
 
 
-def test_no_value_forges_a_second_line():
+def test_no_value_forges_a_second_line() -> None:
     one = exchange.Exchange(
         b"id", "127.0.0.1", b"GET", b"/a b\x0a\xff", "", "", 0, "", 200, "", 0.001
     )
@@ -456,12 +465,24 @@ def test_no_value_forges_a_second_line():
 ZONE = "svc.internal."
 
 
-def asked(name="_http._tcp.payments.svc.internal.", qtype=srv.SRV):
+def asked(name: str = "_http._tcp.payments.svc.internal.", qtype: int = srv.SRV) -> srv.Question:
     return srv.question(name, qtype, 0x5A5A5A)
 
 
-def packet(question, records=(), additional=(), authority=(), rcode=0, query_id=7, flags=0x8400):
-    def rr(owner, rtype, ttl, data):
+RR = tuple[str, int, int, bytes]
+"""Owner, type, TTL, rdata."""
+
+
+def packet(
+    question: srv.Question,
+    records: Sequence[RR] = (),
+    additional: Sequence[RR] = (),
+    authority: Sequence[RR] = (),
+    rcode: int = 0,
+    query_id: int = 7,
+    flags: int = 0x8400,
+) -> bytes:
+    def rr(owner: str, rtype: int, ttl: int, data: bytes) -> bytes:
         wire = b"".join(bytes([len(p)]) + p.encode() for p in owner.rstrip(".").split("."))
         return wire + b"\0" + struct.pack("!HHIH", rtype, 1, ttl, len(data)) + data
 
@@ -470,23 +491,25 @@ def packet(question, records=(), additional=(), authority=(), rcode=0, query_id=
     return header + question.wire + b"".join(rr(*r) for r in (*records, *authority, *additional))
 
 
-def name_wire(name):
+def name_wire(name: str) -> bytes:
     return b"".join(bytes([len(p)]) + p.encode() for p in name.rstrip(".").split(".")) + b"\0"
 
 
-def srv_rr(target, port=80, ttl=5, owner="_http._tcp.payments.svc.internal."):
+def srv_rr(
+    target: str, port: int = 80, ttl: int = 5, owner: str = "_http._tcp.payments.svc.internal."
+) -> RR:
     return (owner, srv.SRV, ttl, struct.pack("!HHH", 1, 2, port) + name_wire(target))
 
 
-def a_rr(owner, address="10.0.0.1", ttl=5):
+def a_rr(owner: str, address: str = "10.0.0.1", ttl: int = 5) -> RR:
     return (owner, srv.A, ttl, ipaddress.ip_address(address).packed)
 
 
-def parse(data, question):
+def parse(data: bytes, question: srv.Question) -> srv.Reply:
     return srv.parse_srv_response(data, question, 7, "payments", ZONE)
 
 
-def test_an_answer_with_glue_is_a_resolution_for_the_least_ttl():
+def test_an_answer_with_glue_is_a_resolution_for_the_least_ttl() -> None:
     question = asked()
     target = f"p1.payments.{ZONE}"
 
@@ -495,7 +518,7 @@ def test_an_answer_with_glue_is_a_resolution_for_the_least_ttl():
     assert found == Resolution((upstream("payments", "p1", "10.0.0.1", 80, 1, 2),), 3.0)
 
 
-def test_missing_glue_is_named_and_can_be_completed():
+def test_missing_glue_is_named_and_can_be_completed() -> None:
     question = asked()
     first, second = f"p1.payments.{ZONE}", f"p2.payments.{ZONE}"
     found = parse(packet(question, [srv_rr(first), srv_rr(second)], [a_rr(first)]), question)
@@ -509,7 +532,7 @@ def test_missing_glue_is_named_and_can_be_completed():
     assert whole.ttl == 2.0
 
 
-def test_records_out_of_bailiwick_are_dropped():
+def test_records_out_of_bailiwick_are_dropped() -> None:
     question = asked()
     evil = [
         srv_rr("host.evil.example."),
@@ -534,7 +557,7 @@ def test_records_out_of_bailiwick_are_dropped():
         lambda p: p[:4] + b"\0\0" + p[6:],
     ],
 )
-def test_what_is_not_the_answer_is_not_ours(spoil):
+def test_what_is_not_the_answer_is_not_ours(spoil: Callable[[bytes], bytes]) -> None:
     question = asked()
     target = f"p1.payments.{ZONE}"
     good = packet(question, [srv_rr(target)], [a_rr(target)])
@@ -542,7 +565,7 @@ def test_what_is_not_the_answer_is_not_ours(spoil):
     assert isinstance(parse(spoil(good), question), srv.NotOurs)
 
 
-def test_negative_answers_hold_for_their_soa():
+def test_negative_answers_hold_for_their_soa() -> None:
     question = asked()
     soa = (ZONE, srv.SOA, 60, name_wire("ns1") + name_wire("h") + struct.pack("!5I", 1, 2, 3, 4, 5))
 
@@ -550,7 +573,7 @@ def test_negative_answers_hold_for_their_soa():
     assert parse(packet(question, authority=[soa], rcode=3), question) == srv.Absent(False, 5.0)
 
 
-def test_servfail_refused_and_referrals_are_failures_not_absences():
+def test_servfail_refused_and_referrals_are_failures_not_absences() -> None:
     question = asked()
     ns = ("internal.", srv.NS, 60, name_wire("ns.elsewhere."))
 
@@ -559,13 +582,13 @@ def test_servfail_refused_and_referrals_are_failures_not_absences():
     assert isinstance(parse(packet(question, authority=[ns], flags=0x8000), question), srv.Failed)
 
 
-def test_a_truncated_answer_says_so():
+def test_a_truncated_answer_says_so() -> None:
     question = asked()
 
     assert parse(packet(question, flags=0x8600), question) == srv.Truncated()
 
 
-def test_ttls_are_capped_and_negative_ones_are_0():
+def test_ttls_are_capped_and_negative_ones_are_0() -> None:
     question = asked()
     target = f"p1.payments.{ZONE}"
     for ttl, expected in ((2**31 - 1, 3600.0), (2**31, 0.0)):
@@ -577,7 +600,7 @@ def test_ttls_are_capped_and_negative_ones_are_0():
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_after_a_good_header_are_understood_or_not(data):
+def test_any_bytes_after_a_good_header_are_understood_or_not(data: bytes) -> None:
     question = asked()
     header = struct.pack("!HHHHHH", 7, 0x8400, 1, 3, 2, 2) + question.wire
 
@@ -587,7 +610,7 @@ def test_any_bytes_after_a_good_header_are_understood_or_not(data):
     )
 
 
-def test_a_pointer_loop_ends():
+def test_a_pointer_loop_ends() -> None:
     question = asked()
     position = 12 + len(question.wire)
     loop = struct.pack("!H", 0xC000 | position)
@@ -597,11 +620,11 @@ def test_a_pointer_loop_ends():
 
 
 @given(st.integers(0, 2**64))
-def test_the_query_reads_as_one_with_its_case_mixed(case):
+def test_the_query_reads_as_one_with_its_case_mixed(case: int) -> None:
     question = srv.question("_http._tcp.payments.svc.internal.", srv.SRV, case)
 
     read = dnslib.DNSRecord.parse(srv.query(question, 1234))
 
     assert (read.header.id, read.q.qtype) == (1234, 33)
     assert str(read.q.qname).lower() == question.name
-    assert read.ar[0].edns_len == 1232
+    assert read.ar[0].rclass == 1232

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - payloads are read whole, on one line
 """The gateway's own pages, its settings, metrics, and its life as a process on uvloop."""
 
 import asyncio
@@ -19,7 +18,7 @@ from tests.support.http import DnsStub, Upstream, answering, gateway
 from tests.support.waiting import until
 
 
-async def test_the_status_page_says_what_is_known():
+async def test_the_status_page_says_what_is_known() -> None:
     up = await Upstream("one").start()
     async with gateway(up) as world:
         await world.get("/v2/payments/")
@@ -42,7 +41,7 @@ async def test_the_status_page_says_what_is_known():
         assert page["upstreams"]["payments"][0]["address"] == f"127.0.0.1:{up.port}"
 
 
-async def test_the_status_page_shows_breaker_and_ejection():
+async def test_the_status_page_shows_breaker_and_ejection() -> None:
     async with gateway(await Upstream(script=lambda u, r: None).start()) as world:
         for _ in range(3):
             await world.get("/v2/payments/")
@@ -54,7 +53,7 @@ async def test_the_status_page_shows_breaker_and_ejection():
         assert page["upstreams"]["payments"][0]["failures"] >= 3
 
 
-async def test_a_health_check_asks_every_instance_and_is_kept_for_5_s():
+async def test_a_health_check_asks_every_instance_and_is_kept_for_5_s() -> None:
     sick = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
     well, ill = await Upstream("well").start(), await Upstream("ill", answering(sick)).start()
     async with gateway(well, ill, service="web-app") as world:
@@ -75,13 +74,13 @@ async def test_a_health_check_asks_every_instance_and_is_kept_for_5_s():
         assert len(well.requests) == 2
 
 
-async def test_a_health_check_of_a_stranger_is_404():
+async def test_a_health_check_of_a_stranger_is_404() -> None:
     async with gateway(dns=DnsStub()) as world:
         assert (await world.get("/gateway/health-check/none")).status == 404
         assert (await world.get("/gateway/health-check/none/x")).status == 404
 
 
-async def test_our_pages_are_only_read():
+async def test_our_pages_are_only_read() -> None:
     async with gateway(dns=DnsStub()) as world:
         answer = await world.ask(
             b"POST /gateway/status HTTP/1.1\r\nHost: g\r\nContent-Length: 0\r\n\r\n"
@@ -91,7 +90,7 @@ async def test_our_pages_are_only_read():
         assert (await world.get("/else")).fields["x-callboard-error"] == "no-route"
 
 
-async def test_a_request_is_one_line_in_the_access_log(capsys):
+async def test_a_request_is_one_line_in_the_access_log(capsys: pytest.CaptureFixture[str]) -> None:
     async with gateway(await Upstream().start(), access_log="json") as world:
         await world.get("/v2/payments/a?token=secret")
         line = capsys.readouterr().err.strip()
@@ -102,12 +101,12 @@ async def test_a_request_is_one_line_in_the_access_log(capsys):
         assert "secret" not in line
 
 
-async def test_options_of_the_server_itself_are_answered():
+async def test_options_of_the_server_itself_are_answered() -> None:
     async with gateway(dns=DnsStub()) as world:
         assert (await world.ask(b"OPTIONS * HTTP/1.1\r\nHost: g\r\n\r\n")).status == 200
 
 
-async def test_requests_are_counted_by_status_and_cause():
+async def test_requests_are_counted_by_status_and_cause() -> None:
     async with gateway(await Upstream().start()) as world:
         await world.get("/v2/payments/")
         await world.get("/v2/none/")
@@ -130,14 +129,14 @@ async def test_requests_are_counted_by_status_and_cause():
         assert 'gateway_request_duration_seconds_bucket{le="+Inf"} 2.0' in text
 
 
-def test_counts_start_at_nothing():
+def test_counts_start_at_nothing() -> None:
     assert sum(Counts().buckets) == 0
 
 
 # --- settings
 
 
-def test_the_defaults_are_those_of_the_contract():
+def test_the_defaults_are_those_of_the_contract() -> None:
     settings, common = config.load(Config, "gateway", [], {}, admin=ADMIN, problems=problems)
 
     assert settings.listen == HostPort("127.0.0.1", 8000)
@@ -150,7 +149,7 @@ def test_the_defaults_are_those_of_the_contract():
     assert common.admin == HostPort("127.0.0.1", 8001)
 
 
-def test_every_problem_is_said_at_once():
+def test_every_problem_is_said_at_once() -> None:
     argv = [
         "--listen",
         "x",
@@ -168,7 +167,7 @@ def test_every_problem_is_said_at_once():
     assert len(caught.value.problems) == 4
 
 
-def test_the_gateway_does_not_ask_itself():
+def test_the_gateway_does_not_ask_itself() -> None:
     argv = ["--listen", "127.0.0.1:1053"]
 
     with pytest.raises(ConfigError, match="--dns"):
@@ -209,7 +208,9 @@ class Process:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_the_process_serves_says_where_and_stops_on_sigterm(tmp_path, workers):
+async def test_the_process_serves_says_where_and_stops_on_sigterm(
+    tmp_path: Path, workers: int
+) -> None:
     stub, up = DnsStub(), await Upstream("one").start()
     dns = await stub.start()
     stub.instances["payments"] = [up.record]
@@ -230,7 +231,7 @@ async def test_the_process_serves_says_where_and_stops_on_sigterm(tmp_path, work
     assert b"Traceback" not in process.log
 
 
-async def test_the_process_starts_without_dns_and_says_what_it_waits_for(tmp_path):
+async def test_the_process_starts_without_dns_and_says_what_it_waits_for(tmp_path: Path) -> None:
     stub = DnsStub(silent=True)
     dns = await stub.start()
     async with Process(tmp_path, dns) as process:
@@ -247,7 +248,7 @@ async def test_the_process_starts_without_dns_and_says_what_it_waits_for(tmp_pat
     stub.stop()
 
 
-async def test_a_request_under_way_is_finished_while_the_process_drains(tmp_path):
+async def test_a_request_under_way_is_finished_while_the_process_drains(tmp_path: Path) -> None:
     stub, up = DnsStub(), await Upstream(script=lambda u, r: []).start()
     dns = await stub.start()
     stub.instances["payments"] = [up.record]

@@ -3,22 +3,36 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from resolver_gateway.handler import Limits
-from tests.support.http import Upstream, answering, gateway, head_fields
+from tests.support.http import Upstream, World, answering, gateway, head_fields
 from tests.support.waiting import until
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-async def test_a_request_reaches_the_service_and_its_answer_comes_back():
+
+@contextlib.asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[World]:
+    """A gateway to one upstream that does what *serve* does with a connection."""
+    async with gateway() as world:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+        yield world
+        server.close()
+
+
+async def test_a_request_reaches_the_service_and_its_answer_comes_back() -> None:
     async with gateway(await Upstream("one").start()) as world:
         answer = await world.get("/v2/payments/hello?x=%20y")
 
         assert (answer.status, answer.body) == (200, b"one")
 
 
-async def test_the_rest_of_the_path_and_the_query_keep_their_bytes():
+async def test_the_rest_of_the_path_and_the_query_keep_their_bytes() -> None:
     up = await Upstream().start()
     async with gateway(up) as world:
         await world.get("/v2/payments/a;b/.../%7Euser//x?q=%2F..&;=;")
@@ -27,7 +41,7 @@ async def test_the_rest_of_the_path_and_the_query_keep_their_bytes():
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"])
-async def test_any_method_passes_with_its_body(method):
+async def test_any_method_passes_with_its_body(method: str) -> None:
     up = await Upstream().start()
     async with gateway(up) as world:
         answer = await world.ask(
@@ -39,7 +53,7 @@ async def test_any_method_passes_with_its_body(method):
         assert up.requests[0].endswith(b"\r\n\r\nhello")
 
 
-async def test_a_chunked_body_goes_up_chunked():
+async def test_a_chunked_body_goes_up_chunked() -> None:
     up = await Upstream().start()
     async with gateway(up) as world:
         answer = await world.ask(
@@ -54,7 +68,7 @@ async def test_a_chunked_body_goes_up_chunked():
 
 
 @pytest.mark.parametrize("status", [400, 404, 418, 500, 503])
-async def test_errors_of_an_upstream_pass_as_they_are(status):
+async def test_errors_of_an_upstream_pass_as_they_are(status: int) -> None:
     raw = b"HTTP/1.1 %d Whatever\r\nContent-Length: 4\r\nX-Own: yes\r\n\r\nbody" % status
     async with gateway(await Upstream(script=answering(raw)).start()) as world:
         answer = await world.get("/v2/payments/")
@@ -63,7 +77,7 @@ async def test_errors_of_an_upstream_pass_as_they_are(status):
         assert "x-callboard-error" not in answer.fields
 
 
-async def test_pipelined_requests_are_answered_in_order():
+async def test_pipelined_requests_are_answered_in_order() -> None:
     up = await Upstream(
         script=lambda u, r: [
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + r.split(b" ")[1][-2:]
@@ -79,7 +93,7 @@ async def test_pipelined_requests_are_answered_in_order():
         assert len(up.connections) == 1
 
 
-async def test_a_chunked_answer_goes_down_chunked_and_a_10_client_gets_it_plain():
+async def test_a_chunked_answer_goes_down_chunked_and_a_10_client_gets_it_plain() -> None:
     raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     async with gateway(await Upstream(script=answering(raw)).start()) as world:
         modern = await world.get("/v2/payments/")
@@ -90,31 +104,20 @@ async def test_a_chunked_answer_goes_down_chunked_and_a_10_client_gets_it_plain(
         assert "transfer-encoding" not in old.fields
 
 
-async def test_an_answer_that_only_its_connection_ends_is_passed_on_chunked():
-    up = await Upstream().start()
+async def test_an_answer_that_only_its_connection_ends_is_passed_on_chunked() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+        await writer.drain()
+        writer.close()
 
-    def script(upstream, request):
-        return [b"HTTP/1.0 200 OK\r\n\r\nall of it"]
-
-    up.script = lambda u, r: None
-    async with gateway(up) as world:
-
-        async def serve(reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(script(None, b"")[0])
-            await writer.drain()
-            writer.close()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         answer = await world.get("/v2/payments/")
-        server.close()
 
-        assert answer.body == b"all of it"
+        assert (answer.body, answer.fields["transfer-encoding"]) == (b"all of it", "chunked")
 
 
-async def test_head_gets_the_fields_and_no_body():
+async def test_head_gets_the_fields_and_no_body() -> None:
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     async with gateway(await Upstream(script=answering(raw)).start()) as world:
         client = await world.client()
@@ -124,13 +127,12 @@ async def test_head_gets_the_fields_and_no_body():
         assert first.fields["content-length"] == second.fields["content-length"] == "1000"
 
 
-async def test_a_great_answer_passes_in_constant_memory_to_a_client_that_reads_slowly():
+async def test_a_great_answer_passes_in_constant_memory_to_a_client_that_reads_slowly() -> None:
     size = 8 << 20
     piece = b"x" * 65536
-    up = await Upstream().start()
     written = 0
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal written
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
@@ -140,25 +142,21 @@ async def test_a_great_answer_passes_in_constant_memory_to_a_client_that_reads_s
             written += len(piece)
         writer.close()
 
-    async with gateway(up) as world:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         client = await world.client()
         await client.send(b"GET /v2/payments/ HTTP/1.1\r\nHost: g\r\n\r\n")
         await until(lambda: any(c.call and c._stalled for c in world.handler.clients))
         held = next(iter(world.handler.clients)).transport.get_write_buffer_size()
         answer = await client.answer()
-        server.close()
 
         assert len(answer.body) == size
         assert held <= 1 << 20
 
 
-async def test_a_great_body_goes_up_whole():
+async def test_a_great_body_goes_up_whole() -> None:
     seen = bytearray()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         size = int(head_fields(head)["content-length"])
         while len(seen) < size:
@@ -168,25 +166,21 @@ async def test_a_great_body_goes_up_whole():
         await writer.drain()
         writer.close()
 
-    async with gateway() as world:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         body = bytes(range(256)) * 16384
         answer = await world.ask(
             b"POST /v2/payments/ HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n" % len(body)
             + body
         )
-        server.close()
 
         assert answer.status == 200
         assert bytes(seen) == body
 
 
-async def test_100_continue_comes_from_the_upstream():
+async def test_100_continue_comes_from_the_upstream() -> None:
     gave = asyncio.Event()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert head_fields(head)["expect"] == "100-continue"
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -196,10 +190,7 @@ async def test_100_continue_comes_from_the_upstream():
         await reader.read()
         writer.close()
 
-    async with gateway() as world:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         client = await world.client()
         await client.send(
             b"PUT /v2/payments/ HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
@@ -207,12 +198,11 @@ async def test_100_continue_comes_from_the_upstream():
         assert (await client.answer()).status == 100
         await client.send(b"body")
         assert (await client.answer()).status == 201
-        server.close()
         assert gave.is_set()
 
 
-async def test_an_upgrade_that_was_asked_for_is_spliced_both_ways():
-    async def serve(reader, writer):
+async def test_an_upgrade_that_was_asked_for_is_spliced_both_ways() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert head_fields(head)["upgrade"] == "websocket"
         writer.write(
@@ -222,10 +212,7 @@ async def test_an_upgrade_that_was_asked_for_is_spliced_both_ways():
             writer.write(data[::-1])
         writer.close()
 
-    async with gateway() as world:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         client = await world.client()
         await client.send(
             b"GET /v2/payments/ws HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabc"
@@ -238,45 +225,37 @@ async def test_an_upgrade_that_was_asked_for_is_spliced_both_ways():
         await client.send(b"xyz")
         assert await client.reader.readexactly(3) == b"zyx"
         client.close()
-        server.close()
 
 
-async def test_a_client_that_leaves_is_seen_by_the_upstream():
+async def test_a_client_that_leaves_is_seen_by_the_upstream() -> None:
     left = asyncio.Event()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         with contextlib.suppress(OSError):
             await reader.read()
         left.set()
         writer.close()
 
-    async with gateway() as world:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         client = await world.client()
         await client.send(b"GET /v2/payments/ HTTP/1.1\r\nHost: g\r\n\r\n")
         await until(lambda: world.handler.pool.connections)
         client.writer.close()  # FIN, not RST: the same as half-closing, until something is sent
         await asyncio.wait_for(left.wait(), 5)
-        server.close()
 
 
-async def test_a_half_closed_client_still_gets_its_answer():
+async def test_a_half_closed_client_still_gets_its_answer() -> None:
     release = asyncio.Event()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await release.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
         await writer.drain()
         writer.close()
 
-    async with gateway() as world:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        world.dns.instances["payments"] = [("e", "127.0.0.1", port, 0, 1)]
+    async with serving(serve) as world:
         client = await world.client()
         await client.send(b"GET /v2/payments/ HTTP/1.1\r\nHost: g\r\n\r\n")
         client.writer.write_eof()
@@ -285,12 +264,11 @@ async def test_a_half_closed_client_still_gets_its_answer():
         answer = await client.answer()
         while answer.status < 200:
             answer = await client.answer()
-        server.close()
 
         assert answer.body == b"late"
 
 
-async def test_limits_of_connections_are_told():
+async def test_limits_of_connections_are_told() -> None:
     async with gateway(await Upstream().start(), limits=Limits(connections_per_client=2)) as world:
         for _ in range(2):
             client = await world.client()

@@ -120,7 +120,7 @@ async def _until_closed(client: Client) -> bytes:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_ambiguous_is_refused_and_the_connection_ends(name):
+async def test_what_is_ambiguous_is_refused_and_the_connection_ends(name: str) -> None:
     """Nothing of it reaches an upstream, nor anything that is appended to it."""
     up = await Upstream().start()
     async with gateway(up) as world:
@@ -138,7 +138,7 @@ async def test_what_is_ambiguous_is_refused_and_the_connection_ends(name):
 
 
 @pytest.mark.parametrize("at", range(1, 60, 7))
-async def test_a_refusal_does_not_depend_on_where_the_segments_end(at):
+async def test_a_refusal_does_not_depend_on_where_the_segments_end(at: int) -> None:
     """Half a CRLF at the end of a segment is no bare CR."""
     up = await Upstream().start()
     whole = b"POST /v2/payments/a HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi"
@@ -227,7 +227,7 @@ class ByLlhttp:
 
 
 @pytest.mark.parametrize("name", PASSED)
-async def test_what_passes_is_one_clean_request(name):
+async def test_what_passes_is_one_clean_request(name: str) -> None:
     """h11 and llhttp see the same target and body; hop-by-hop and forged fields are gone."""
     sent, body = PASSED[name]
     up = await Upstream().start()
@@ -247,7 +247,7 @@ async def test_what_passes_is_one_clean_request(name):
         assert fields[b"x-forwarded-for"] == b"127.0.0.1"
 
 
-async def test_forged_forwarding_fields_are_replaced():
+async def test_forged_forwarding_fields_are_replaced() -> None:
     up = await Upstream().start()
     async with gateway(up) as world:
         await world.get(
@@ -279,7 +279,7 @@ async def test_forged_forwarding_fields_are_replaced():
         }
 
 
-async def test_a_trusted_proxy_is_believed_and_added_to():
+async def test_a_trusted_proxy_is_believed_and_added_to() -> None:
     import ipaddress
 
     up = await Upstream().start()
@@ -297,7 +297,7 @@ async def test_a_trusted_proxy_is_believed_and_added_to():
         assert fields[b"forwarded"] == b'for=9.9.9.9, for=127.0.0.1;proto=http;host="gateway"'
 
 
-async def test_a_request_that_was_here_before_is_a_loop():
+async def test_a_request_that_was_here_before_is_a_loop() -> None:
     async with gateway(await Upstream().start()) as world:
         answer = await world.get("/v2/payments/", "Via: 1.1 other, 1.1 callboard-test")
 
@@ -333,7 +333,7 @@ HOSTILE_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_ANSWERS)
-async def test_an_upstream_that_speaks_no_http_is_a_502(name):
+async def test_an_upstream_that_speaks_no_http_is_a_502(name: str) -> None:
     async with gateway(
         await Upstream(script=lambda u, r: [HOSTILE_ANSWERS[name]]).start()
     ) as world:
@@ -348,10 +348,10 @@ async def test_an_upstream_that_speaks_no_http_is_a_502(name):
         await until(lambda: not world.handler.pool.connections)
 
 
-async def test_unsolicited_bytes_end_the_connection_and_reach_nobody():
+async def test_unsolicited_bytes_end_the_connection_and_reach_nobody() -> None:
     """A second answer, sent when nobody asked: the next request takes another connection."""
 
-    def script(upstream, request):
+    def script(upstream: Upstream, request: bytes) -> list[bytes]:
         return [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine"]
 
     up = await Upstream(script=script).start()
@@ -365,7 +365,7 @@ async def test_unsolicited_bytes_end_the_connection_and_reach_nobody():
         assert len(up.connections) == 2
 
 
-async def test_an_answer_that_breaks_off_is_seen_to_be_broken():
+async def test_an_answer_that_breaks_off_is_seen_to_be_broken() -> None:
     up = await Upstream(
         script=lambda u, r: [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"]
     ).start()
