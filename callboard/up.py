@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import shutil
 import signal
-import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from callboard import demo, dns_probe, guide, parts, plan
+from callboard import demo, dns_probe, guide, machine, parts, plan
 from callboard.child import Child, Console
 from callboard.failure import FAILED, INTERRUPTED, WRONG_USAGE, Failure
 from callboard.output import style_of
@@ -24,7 +21,6 @@ from callboard.plan import Options, Place
 from callboard.store_process import DataDir, StoreProcess, require_server
 from registry.runtime import http
 from registry.runtime.config import HostPort
-from registry.runtime.lifecycle import binding_error
 
 POLL_INTERVAL: Final = 0.02
 """Seconds between two looks at something that is about to be ready."""
@@ -178,7 +174,7 @@ class Up:
         options = self._options
         places = plan.wishes(options)
         named = {"CALLBOARD_NS", "CALLBOARD_DNSD_NS"} & self._environ.keys()
-        own_address = "" if named else address_of_this_machine()
+        own_address = "" if named else machine.address_of_this_machine()
         makers: dict[str, Callable[[Place], list[str]]] = {
             "registrar": lambda place: plan.registrar_arguments(options, place),
             "dnsd": lambda place: plan.dnsd_arguments(options, place, own_address),
@@ -190,7 +186,7 @@ class Up:
             self._parts[name] = Part(
                 name=name,
                 module=parts.MODULES[name],
-                place=_with_free_admin(place),
+                place=machine.with_free_admin(place),
                 arguments=makers[name],
                 address_file=self._run_dir / f"{name}.json",
             )
@@ -323,7 +319,7 @@ class Up:
         if file is None or document == self._written:
             return
         try:
-            write_at_one_stroke(file, json.dumps(document) + "\n")
+            machine.write_at_one_stroke(file, json.dumps(document) + "\n")
         except OSError as error:
             self._console.say(f"error: {file} (--ready-file): {error.strerror}")
         self._written = document
@@ -462,97 +458,14 @@ async def _not_ready(base: str) -> str:
     return f"/readyz answers {answer.status}"
 
 
-# --- ports and files --------------------------------------------------------------------------
-
-
-def taken_ports(options: Options) -> list[str]:
-    """Why the parts could not listen where they are to, a line each; empty when they can."""
-    wanted = (
-        ("--dns", options.dns, (socket.SOCK_STREAM, socket.SOCK_DGRAM)),
-        ("--registrar", options.registrar, (socket.SOCK_STREAM,)),
-        ("--gateway", options.gateway, (socket.SOCK_STREAM,)),
-    )
-    problems = []
-    for option, address, kinds in wanted:
-        for kind in kinds:
-            error = _bind_error(address, kind)
-            if error is not None and not _is_missing_ipv6(address, error):
-                problems.append(str(binding_error(error, address, option)))
-                break
-    return problems
-
-
-def _bind_error(address: HostPort, kind: socket.SocketKind) -> OSError | None:
-    """What binding *address* ends with, tried and undone."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        with socket.socket(family, kind) as sock:
-            if kind == socket.SOCK_STREAM:
-                # As servers do: connections of one that has just ended do not count.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-            if kind == socket.SOCK_STREAM:
-                sock.listen(1)
-    except OSError as error:
-        return error
-    return None
-
-
-def _is_missing_ipv6(address: HostPort, error: OSError) -> bool:
-    """Whether only IPv6 is not to be had, which the parts do without at `::`."""
-    return address.host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-
-
-def _with_free_admin(place: Place) -> Place:
-    """*place* with its usual admin port, or any when somebody has that one."""
-    if place.admin is None or _bind_error(place.admin, socket.SOCK_STREAM) is None:
-        return place
-    return Place(place.listen, HostPort(place.admin.host, 0))
-
-
-def address_of_this_machine() -> str:
-    """An address under which others reach this machine; loopback when it has no network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            # Connecting a datagram socket sends nothing; it only chooses a route (RFC 5737 net).
-            sock.connect(("192.0.2.1", 9))
-            return str(sock.getsockname()[0])
-        except OSError:
-            return plan.LOOPBACK
-
-
-def write_at_one_stroke(file: Path, text: str) -> None:
-    """*file* never holds less than a whole text."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(file)
-
-
-def _make_way_for(file: Path) -> None:
-    """Remove what an earlier run left there; a Failure when *file* could not be written later."""
-    try:
-        write_at_one_stroke(file, "")
-        file.unlink()
-    except OSError as error:
-        raise Failure(f"{file} (--ready-file): {error.strerror}") from error
-
-
-def run_directory(environ: Mapping[str, str]) -> Path:
-    """A new private directory for the socket, whose path must be short."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    # Under sudo it may be another user's.
-    base = runtime if os.access(runtime, os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="callboard-", dir=base))
-
-
 def main(options: Options, environ: Mapping[str, str]) -> int:
     """Run `up` to its end; returns the exit status, or a Failure that says why it cannot start."""
-    if problems := taken_ports(options):
+    if problems := machine.taken_ports(options):
         raise Failure(*problems)
     if options.ready_file is not None:
-        _make_way_for(options.ready_file)
+        machine.make_way_for(options.ready_file)
     console = Console(sys.stderr, style_of(sys.stderr, environ))
-    run_dir = run_directory(environ)
+    run_dir = machine.run_directory(environ)
     try:
         return asyncio.run(Up(options, console, environ, run_dir).run())
     finally:

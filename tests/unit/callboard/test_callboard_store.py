@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from callboard import demo, dns_probe, parts, store_process, up
+from callboard import demo, dns_probe, machine, parts, store_process
 from callboard.child import MAX_LINE, Child, Console, children_of
 from callboard.failure import Failure
 from callboard.output import PLAIN
@@ -129,7 +129,7 @@ def test_without_any_server_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "path", [str(Path(up.__file__).parent.parent)])
+    monkeypatch.setattr(sys, "path", [str(Path(store_process.__file__).parent.parent)])
 
     assert store_process.find_server() is None
     with pytest.raises(Failure) as caught:
@@ -145,7 +145,7 @@ def test_without_the_wheel_a_server_on_path_will_do(
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "path", [str(Path(up.__file__).parent.parent)])
+    monkeypatch.setattr(sys, "path", [str(Path(store_process.__file__).parent.parent)])
 
     assert store_process.find_server() == str(tmp_path / "valkey-server")
 
@@ -281,7 +281,7 @@ def test_a_file_is_written_at_one_stroke(tmp_path: Path) -> None:
     file = tmp_path / "ready.json"
     file.write_text("old")
 
-    up.write_at_one_stroke(file, json.dumps({"a": 1}))
+    machine.write_at_one_stroke(file, json.dumps({"a": 1}))
 
     assert json.loads(file.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["ready.json"]
