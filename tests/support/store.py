@@ -58,7 +58,8 @@ def free_port() -> int:
 class StoreServer:
     """One server in a directory of its own; a new one for each `with`.
 
-    `port` listens on loopback TCP too (0: only the Unix socket); `append_only` survives kill -9.
+    `port` listens on loopback TCP too (0: only the Unix socket).  `append_only` survives kill -9
+    whole: with fsync at each write, because `everysec` holds writes back while one fsync is slow.
     """
 
     def __init__(self, *, append_only: bool = False, port: int = 0) -> None:
@@ -101,7 +102,7 @@ class StoreServer:
             *("--port", str(self.port), "--bind", "127.0.0.1"),
             *("--unixsocket", self.socket_path, "--unixsocketperm", "700"),
             *("--dir", str(self._directory), "--save", "", "--daemonize", "no"),
-            *("--appendonly", "yes" if self._append_only else "no"),
+            *("--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"),
             *("--logfile", str(self._directory / "log")),
             # A replica of the tests gets its data at once, not after five seconds.
             *("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
