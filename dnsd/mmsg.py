@@ -4,6 +4,7 @@ A reply is written into the buffer that its request came in, behind the ID, whic
 in its place already.  Where Linux's calls are not to be had, `available()` says so.
 """
 
+import array
 import ctypes
 import errno
 import functools
@@ -11,6 +12,8 @@ import struct
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from dnsd.query import MAX_UDP
 
 BATCH = 64
 """Datagrams a call: beyond this the cost of the call no longer shows."""
@@ -104,6 +107,13 @@ class Batch:
                     header.controllen = self._control_size
         self.lengths = _view(self._received, "I")
         self.sizes = _view(self._send_iov, "Q")
+        interface_at = 32 if self.ipv6 else 16
+        self._interfaces = _view(self._control, "I")[interface_at // 4 :: CONTROL // 4]
+        self._no_interface = memoryview(bytes(4 * BATCH)).cast("I")
+        size_at = (_Mmsghdr.hdr.offset + _Msghdr.controllen.offset) // 8
+        step = ctypes.sizeof(_Mmsghdr) // 8
+        self._control_sizes = _view(self._received, "Q")[size_at::step]
+        self._all_control = memoryview(array.array("Q", [self._control_size] * BATCH))
         libc = _libc()
         self._recvmmsg: Callable[..., int] = libc.recvmmsg
         self._sendmmsg: Callable[..., int] = libc.sendmmsg
@@ -132,16 +142,13 @@ class Batch:
         """How many datagrams came; 0 when there is none (or an error of the network)."""
         count = self._recvmmsg(self.fd, self._received_at, BATCH, _MSG_DONTWAIT, None)
         if count > 0 and self._wildcard:
-            self._prepare_control(count)
+            self._prepare_control()
         return count
 
-    def _prepare_control(self, count: int) -> None:
-        """Let the answer choose its way: an interface in it would override the routes."""
-        interface_at = 32 if self.ipv6 else 16
-        for i in range(count):
-            at = i * CONTROL + interface_at
-            self._control[at : at + 4] = b"\0\0\0\0"
-            self._received[i].hdr.controllen = self._control_size
+    def _prepare_control(self) -> None:
+        """Let the routes choose the replies' way: an interface in them would override it."""
+        self._interfaces[:] = self._no_interface
+        self._control_sizes[:] = self._all_control
 
     def is_cut(self, i: int) -> bool:
         """Whether datagram *i* was longer than its slot."""
@@ -171,23 +178,24 @@ def _address(buffer: bytearray) -> int:
     return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))
 
 
-def _view(array: Any, code: str) -> "memoryview[int]":
-    return memoryview(array).cast("B").cast(code)  # type: ignore[call-overload,no-any-return]
+def _view(memory: Any, code: str) -> "memoryview[int]":
+    return memoryview(memory).cast("B").cast(code)  # type: ignore[call-overload,no-any-return]
 
 
 @functools.cache
 def readers() -> tuple[Callable[..., tuple[bytes]], ...]:
-    """For each length of a datagram what takes the octets after its ID, in one call.
+    """For each length of a datagram what takes the octets after its ID, in one call; two more
+    than its length takes the whole.
 
     Slicing a memoryview and copying takes twice as long.
     """
-    return tuple(_struct(max(0, n - 2)).unpack_from for n in range(RECEIVE + 1))
+    return tuple(_struct(max(0, n - 2)).unpack_from for n in range(RECEIVE + 3))
 
 
 @functools.cache
 def writers() -> tuple[Callable[..., None], ...]:
-    """For each length what writes so many octets at an offset."""
-    return tuple(_struct(n).pack_into for n in range(RECEIVE - 1))
+    """For each length that a reply may have after its ID what writes it at an offset."""
+    return tuple(_struct(n).pack_into for n in range(MAX_UDP - 1))
 
 
 @functools.cache

@@ -153,15 +153,16 @@ class Responder:
         return Reply(packet, asked.qtype, answer.rcode, message.truncated, keep=keep)
 
     def _drawn(self, asked: Query, answer: CompiledAnswer, limit: int, ede: int | None) -> Message:
-        order = draw_order(answer, self._rng) if len(answer.records) > 1 else _IN_ORDER
-        return assemble(asked, answer, order[: len(answer.records)], limit, ede)
+        many = len(answer.records) > 1
+        order = draw_order(answer, self._rng) if many else _AS_IT_IS[: len(answer.records)]
+        return assemble(asked, answer, order, limit, ede)
 
 
 def _staleness(answer: CompiledAnswer) -> int:
     return STALE_NXDOMAIN if answer.is_negative else STALE_ANSWER
 
 
-_IN_ORDER = [0]
+_AS_IT_IS = [0]
 
 
 def _orders_of(answer: CompiledAnswer, size: int) -> int:

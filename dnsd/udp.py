@@ -86,13 +86,12 @@ class UdpEndpoint:
         self._counts = counts
         self._wildcard = is_wildcard(sock)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._verdicts: dict[object, Lookup] = {}
-        self._peers: dict[object, Peer] = {}
+        self._verdicts: dict[int | bytes, Lookup] = {}
+        self._peers: dict[int | bytes, Peer] = {}
         self._batch: Batch | None = None
         if available():
             ipv6 = sock.family == socket.AF_INET6
             self._batch = Batch(sock.fileno(), ipv6=ipv6, wildcard=self._wildcard)
-            self._view = memoryview(self._batch.buffer)
             self._slots = [
                 (SLOT * i + 2, Batch.length_at(i), Batch.size_at(i), i) for i in range(BATCH)
             ]
@@ -152,32 +151,34 @@ class UdpEndpoint:
 
     def _ask(self, batch: Batch, i: int, length: int) -> bytes | None:
         """The reply after its ID to what no memory answers; None for none."""
-        if length > RECEIVE or batch.is_cut(i):
+        if length == RECEIVE and batch.is_cut(i):
             self._counts.drop("oversize")
             return None
-        name = batch.names[NAME * i : NAME * i + NAME]
-        address = bytes(name[8:24] if batch.ipv6 else name[4:8])
-        peer = self._peers.get(address)
+        key = self._addresses[i]
+        peer = self._peers.get(key)
         known = peer is not None
         if not known or self._ports[i] in _UNANSWERED:
-            peer = self._judge(address, name[2] << 8 | name[3], self._addresses[i])
+            peer = self._judge(batch, i)
         if peer is None:
             self._counts.drop("source")
             return None
-        packet = bytes(self._view[SLOT * i : SLOT * i + length])
+        (packet,) = readers()[length + 2](batch.buffer, SLOT * i)
         reply = self._answer(packet, peer) if known else self._remembered(packet, peer)
         return None if reply is None else reply[2:]
 
-    def _judge(self, address: bytes, port: int, key: object) -> Peer | None:
-        """Who that is, remembered under *key*; None for nobody whom we answer."""
-        if not self._senders.is_answered(address, port):
+    def _judge(self, batch: Batch, i: int) -> Peer | None:
+        """Who sent datagram *i*, remembered for its next one; None for nobody whom we answer."""
+        name = batch.names[NAME * i : NAME * i + NAME]
+        address = bytes(name[8:24] if batch.ipv6 else name[4:8])
+        if not self._senders.is_answered(address, name[2] << 8 | name[3]):
             return None
         if len(self._peers) >= MAX_VERDICTS:
             self._verdicts.clear()
             self._peers.clear()
         peer = Peer(address, trusted=self._senders.trusts(address))
         memo = self._memo.trusted if peer.trusted else self._memo.strangers
-        self._verdicts[key], self._peers[address] = memo.get, peer
+        key = self._addresses[i]
+        self._verdicts[key], self._peers[key] = memo.get, peer
         return peer
 
     def _answer(self, packet: bytes, peer: Peer) -> bytes | None:

@@ -40,7 +40,7 @@ def assemble(
     end, without a sign (RFC 2181, section 9); of records that do not fit, those that do are
     sent with TC, and nothing beside them.
     """
-    opt = opt_record(query.edns, answer.rcode, ede)
+    opt = opt_record(query.edns, answer.rcode, ede) if query.edns is not None else b""
     if answer.soa is not None:
         return _with_soa(query, answer, opt)
     question = query.question
