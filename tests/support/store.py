@@ -1,6 +1,7 @@
 """A real Redis or Valkey, started by the test on a Unix socket of its own."""
 
 import contextlib
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import redis
 
 from registry.keys import keys_of
-from registry.runtime.supervisor import die_with_parent
+from registry.runtime.process import die_with
 
 BINARY_VARIABLE = "CALLBOARD_TEST_STORE"
 """Environment variable that names the server to test against."""
@@ -108,7 +109,7 @@ class StoreServer:
             *("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
         ]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent
+            command, stdout=subprocess.DEVNULL, preexec_fn=functools.partial(die_with, os.getpid())
         )
         end = time.monotonic() + START_SECONDS
         while not self._answers():
