@@ -2,17 +2,14 @@
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
 from callboard.output import BOLD, Style
-
-PR_SET_PDEATHSIG: Final = 1
+from registry.runtime.process import die_with
 
 MAX_LINE: Final = 8192
 """Octets of one line that are passed on; the rest of a longer one is dropped."""
@@ -31,9 +28,6 @@ _COLOURS: Final = {
     "sidecar": "34",
     "demo": "90",
 }
-
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-"""Loaded before any fork: a child between fork and exec must not import or allocate much."""
 
 LineFilter = Callable[[str], bool]
 
@@ -98,7 +92,7 @@ class Child:
                 stderr=err.write_end,
                 start_new_session=True,
                 pass_fds=pass_fds,
-                preexec_fn=(lambda: _die_with(us)) if _libc is not None else None,
+                preexec_fn=lambda: die_with(us),
             )
             child = cls(name, process)
 
@@ -214,11 +208,3 @@ def children_of(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             found += [int(child) for child in task.read_text().split()]
     return found
-
-
-def _die_with(parent: int) -> None:
-    """In the child, before exec: SIGKILL when *parent* ends, at once when it has ended already."""
-    assert _libc is not None
-    _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(1)

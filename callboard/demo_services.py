@@ -5,7 +5,6 @@ which it says where they listen.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -17,6 +16,7 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from callboard.demo import FALLBACK_HOST, SERVICES, DemoService, announce
+from registry.runtime.process import call_self, die_with
 
 MAX_HEAD: Final = 16384
 """Octets of a request that are kept while its end is awaited; longer ones are closed."""
@@ -25,9 +25,6 @@ MAX_CONNECTIONS: Final = 256
 """Of one service; more are closed at once."""
 
 _AWAITED: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
-
-PR_SET_PDEATHSIG: Final = 1
-PR_SET_NAME: Final = 15
 
 
 def main() -> int:
@@ -63,21 +60,12 @@ def _fork(
     if pid:
         return pid
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
-    _die_with(parent, service.name)
+    die_with(parent)
+    call_self(service.name)
     for sock in listeners:
         if sock is not mine:
             sock.close()
     _serve(service, mine)
-
-
-def _die_with(parent: int, name: str) -> None:
-    """End when *parent* does, and be found by name in `ps` and `pgrep`; Linux only."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        libc.prctl(PR_SET_NAME, name[:15].encode())
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _wait(alive: dict[int, DemoService]) -> None:

@@ -15,7 +15,7 @@ PACKAGES = ("callboard", "registry", *SERVICES)
 SHELLS = {
     "callboard": {"*"},
     "registry": {"store", "feed", "follower", "redis_client"},
-    "registry.runtime": {"lifecycle", "admin", "http", "supervisor", "logs", "metrics"},
+    "registry.runtime": {"lifecycle", "admin", "http", "supervisor", "process", "logs", "metrics"},
     "dnsd": {"udp", "tcp", "updater", "workers", "metrics", "service", "__main__", "sockets"},
     "registrar": {
         "handlers", "sweeper", "lookups", "batching", "gate", "reads", "metrics", "service", "app",

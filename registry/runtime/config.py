@@ -30,7 +30,16 @@ KNOWN_SETTINGS = frozenset(
 """Settings of any part.  One file and one environment serve all parts, so a part accepts the
 keys of the others and refuses what none of them has.  tests/test_docs.py keeps this true."""
 
-NOT_SETTINGS = frozenset({"CALLBOARD_REGISTRAR_URL", "CALLBOARD_WORKER", "CALLBOARD_DNS_SERVER"})
+NOT_SETTINGS = frozenset(
+    {
+        "CALLBOARD_DEMO",
+        "CALLBOARD_GATEWAY",
+        "CALLBOARD_READY_FILE",
+        "CALLBOARD_REGISTRAR",
+        "CALLBOARD_REGISTRAR_URL",
+        "CALLBOARD_WORKER",
+    }
+)
 """Variables of ours that are no part's setting: for the command, and from supervisor to worker."""
 
 

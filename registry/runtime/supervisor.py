@@ -7,7 +7,6 @@ its own that inherits its sockets; it dies with the supervisor.
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge
 
 from registry.runtime import logs, metrics
+from registry.runtime.process import die_with
 
 ENVIRONMENT = "CALLBOARD_WORKER"
 """`<index>:<control fd>:<fd>,<fd>…`: tells a process that it is a worker."""
@@ -32,8 +32,6 @@ ANSWER_TIMEOUT = 1.0
 
 MAX_LINE = 1 << 22
 """Octets of one report: some hundred metrics with their labels."""
-
-PR_SET_PDEATHSIG = 1
 
 log = logs.get("supervisor")
 
@@ -195,12 +193,6 @@ def worker_command(module: str, argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", module, *argv]
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends; Linux only, harmless elsewhere."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class WorkerLink:
     """A worker's end: the sockets it was given, and the questions it answers."""
 
@@ -215,7 +207,7 @@ class WorkerLink:
         told = environ.get(ENVIRONMENT)
         if told is None:
             return None
-        die_with_parent()
+        die_with(os.getppid())
         index, control, fds = told.split(":")
         return cls(
             int(index),
