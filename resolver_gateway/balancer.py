@@ -72,11 +72,11 @@ class Ballot:
         """
         if len(self._weighted) == 1 and not self._zero:
             return self._weighted[0]
-        drawn = int(random() * (self._total + 1))
-        if self._zero and drawn == 0:
-            return self._zero[int(random() * len(self._zero))]
         if not self._zero:
-            drawn = int(random() * self._total) + 1
+            return self._weighted[bisect_left(self._sums, int(random() * self._total) + 1)]
+        drawn = int(random() * (self._total + 1))
+        if drawn == 0:
+            return self._zero[int(random() * len(self._zero))]
         return self._weighted[bisect_left(self._sums, drawn)]
 
 

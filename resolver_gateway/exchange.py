@@ -10,8 +10,7 @@ class Exchange(NamedTuple):
     request_id: bytes
     client: str
     method: bytes
-    path: bytes
-    """Without the query, where secrets live."""
+    target: bytes
     service: str
     """Empty when the request named none."""
     upstream: str
@@ -27,7 +26,11 @@ class Exchange(NamedTuple):
 
 
 def access_line(exchange: Exchange, form: str) -> str:
-    """The one line of *exchange*, as `text` or `json`; no value can forge another line."""
+    """The one line of *exchange*, as `text` or `json`; no value can forge another line.
+
+    The target stands there without its query, where secrets live.
+    """
+    exchange = exchange._replace(target=exchange.target.partition(b"?")[0])
     told = {
         name: value.decode("latin-1") if isinstance(value, bytes) else value
         for name, value in exchange._asdict().items()

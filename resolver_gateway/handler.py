@@ -129,14 +129,18 @@ class Handler:
     def handle(self, call: Call) -> None:
         """Take up *call*; it ends by `finished`, in its own time."""
         head = call.head
-        if head.max_forwards == 0 and head.method in (b"OPTIONS", b"TRACE"):
-            call.reply(200, b"")
+        known = self._router.known(head.target)
+        if known is not None and head.max_forwards is None:
+            call.service, call.target, call.prefix = known
+            self._resolve(call)
             return
-        if head.target == b"*":
-            call.reply(200, b"")
+        if head.target == b"*" or (
+            head.max_forwards == 0 and head.method in (b"OPTIONS", b"TRACE")
+        ):
+            call.reply(200, b"")  # for the server itself, or to go no further
             return
         route = self._router.service_for(head.target)
-        if type(route) is ToService:
+        if isinstance(route, ToService):
             call.service = route.service
             call.target = route.target
             call.prefix = route.prefix
@@ -404,7 +408,7 @@ class Handler:
             call.request_id,
             call.client.peer,
             head.method,
-            head.target.partition(b"?")[0],
+            head.target,
             call.service,
             call.upstream.where if call.upstream is not None else "",
             call.attempts,
@@ -464,7 +468,7 @@ class Handler:
     def refused(self, client: Downstream, refusal: Refusal) -> None:
         """A head that was not taken: answered, counted, and the connection ends."""
         status, cause, detail = refusal
-        self.counts.requests["4xx" if status < 500 else "5xx", cause] += 1
+        self.counts.unanswered["4xx" if status < 500 else "5xx", cause] += 1
         fields = {"Allow": "GET, HEAD"} if status == 405 else {}
         client.write(
             problems.response(

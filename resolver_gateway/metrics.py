@@ -45,8 +45,10 @@ class Counts:
     """The counters of one worker."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str]] = Counter()
-        """By class of status and by cause."""
+        self.answered = [0] * len(_CLASSES)
+        """Requests whose answer is an upstream's, by class of status."""
+        self.unanswered: Counter[tuple[str, str]] = Counter()
+        """The others, by class of status and by cause."""
         self.resolutions: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.refused_connections: Counter[str] = Counter()
@@ -58,11 +60,20 @@ class Counts:
 
     def observe(self, exchange: Exchange) -> None:
         """Count a request that is over."""
-        self.requests[_CLASSES[exchange.status // 100], exchange.cause] += 1
+        if exchange.cause:
+            self.unanswered[_CLASSES[exchange.status // 100], exchange.cause] += 1
+        else:
+            self.answered[exchange.status // 100] += 1
         if exchange.resolution:
             self.resolutions[exchange.resolution] += 1
         self.buckets[bisect_left(BUCKETS, exchange.seconds)] += 1
         self.seconds += exchange.seconds
+
+    @property
+    def requests(self) -> dict[tuple[str, str], int]:
+        """Every request, by class of status and by cause."""
+        answered = {(name, ""): n for name, n in zip(_CLASSES, self.answered, strict=True) if n}
+        return answered | dict(self.unanswered)
 
 
 class GatewayCollector(Collector):
@@ -82,7 +93,7 @@ class GatewayCollector(Collector):
             "Requests by class of their status and by what the gateway had to say, if anything.",
             labels=["status", "cause"],
         )
-        for (status, cause), value in list(counts.requests.items()):
+        for (status, cause), value in counts.requests.items():
             requests.add_metric([status, cause], value)
         yield requests
         yield self._histogram()

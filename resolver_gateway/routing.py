@@ -6,7 +6,7 @@ upstream may have: percent-decoded once or again, `\\` as `/`, `..;x` as `..`, `
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from registry import names
@@ -22,7 +22,8 @@ STATUS_PATH: Final = b"/gateway/status"
 HEALTH_PREFIX: Final = b"/gateway/health-check/"
 
 
-class ToService(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ToService:
     """To *service* (folded), with *target* as what it is asked for; *prefix* was cut off."""
 
     service: str
@@ -65,16 +66,20 @@ class Router:
     def __init__(self) -> None:
         self._services: dict[bytes, str] = {}
 
+    def known(self, target: bytes) -> tuple[str, bytes, bytes] | None:
+        """Service, target and prefix for most requests: a service seen before, and no octet that
+        the rule for paths is about.  None says nothing: `service_for` knows."""
+        slash = target.find(b"/", 4)
+        service = self._services.get(target[4:slash])
+        if service is None or slash < 0 or target[:4] != PREFIX:
+            return None
+        rest = target[slash:]
+        if b"." in rest or b"%" in rest:
+            return None
+        return service, rest, target[:slash]
+
     def service_for(self, target: bytes) -> Route:
         """The route of a request's target in origin form.  Total."""
-        # Nearly all: a service seen before, and no octet that the rule for paths is about.
-        slash = target.find(b"/", 4)
-        segment = target[4:slash]
-        service = self._services.get(segment)
-        if service is not None and slash > 0 and target.startswith(PREFIX):
-            rest = target[slash:]
-            if b"." not in rest and b"%" not in rest:
-                return ToService(service, rest, target[:slash])
         path, question, query = target.partition(b"?")
         if not path.startswith(PREFIX):
             return self._own_page(path)

@@ -250,10 +250,13 @@ def test_the_breaker_opens_after_three_in_a_row_when_nothing_is_left() -> None:
 )
 def test_the_route_of_a_target(target: bytes, service: str, rest: bytes) -> None:
     router = routing.Router()
-    for _ in range(2):  # the second time from memory
-        route = router.service_for(target)
-        assert isinstance(route, routing.ToService)
-        assert (route.service, route.target) == (service, rest)
+    assert router.known(target) is None
+    route = router.service_for(target)
+
+    assert isinstance(route, routing.ToService)
+    assert (route.service, route.target) == (service, rest)
+    # The short cut says the same once the service was seen, or nothing.
+    assert router.known(target) in (None, (route.service, route.target, route.prefix))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +269,11 @@ def test_the_route_of_a_target(target: bytes, service: str, rest: bytes) -> None
     ],
 )  # fmt: skip
 def test_a_path_that_would_climb_out_is_refused(rest: str) -> None:
-    assert isinstance(routing.Router().service_for(f"/v2/s/{rest}".encode()), routing.Climbs)
+    router = routing.Router()
+    router.service_for(b"/v2/s/")
+
+    assert isinstance(router.service_for(f"/v2/s/{rest}".encode()), routing.Climbs)
+    assert router.known(f"/v2/s/{rest}".encode()) is None
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ async def test_a_request_is_one_line_in_the_access_log(capsys: pytest.CaptureFix
         line = capsys.readouterr().err.strip()
 
         told = json.loads(line)
-        assert (told["method"], told["path"], told["status"]) == ("GET", "/v2/payments/a", 200)
+        assert (told["method"], told["target"], told["status"]) == ("GET", "/v2/payments/a", 200)
         assert (told["resolution"], told["attempts"], told["service"]) == ("miss", 1, "payments")
         assert "secret" not in line
 

@@ -377,4 +377,4 @@ async def test_an_answer_that_breaks_off_is_seen_to_be_broken() -> None:
             writer.close()
 
         assert await client.rest() == b""
-        await until(lambda: world.counts.requests[("none", "upstream-closed")] == 1)
+        await until(lambda: world.counts.unanswered["none", "upstream-closed"] == 1)
