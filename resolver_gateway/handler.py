@@ -469,7 +469,8 @@ class Handler:
         """A head that was not taken: answered, counted, and the connection ends."""
         status, cause, detail = refusal
         self.counts.unanswered["4xx" if status < 500 else "5xx", cause] += 1
-        fields = {"Allow": "GET, HEAD"} if status == 405 else {}
+        # A refused method is CONNECT; what else is allowed depends on the service.
+        fields = {"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"} if status == 405 else {}
         client.write(
             problems.response(
                 status,

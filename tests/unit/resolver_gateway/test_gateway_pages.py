@@ -176,6 +176,8 @@ def test_the_gateway_does_not_ask_itself() -> None:
 
 # --- the process
 
+ROOT = Path(__file__).parents[3]
+
 
 class Process:
     """`python -m resolver_gateway` on free ports."""
@@ -189,7 +191,9 @@ class Process:
 
     async def __aenter__(self) -> "Process":
         self.process = await asyncio.create_subprocess_exec(
-            *self.command, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+            *self.command,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         await until(self.file.exists, 20)
         self.addresses = json.loads(self.file.read_text())
