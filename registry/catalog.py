@@ -16,6 +16,7 @@ from registry.changes import (
     InstanceUp,
     RevisionRaised,
     ServiceForgotten,
+    ServiceSettings,
     Snapshot,
 )
 from registry.model import MAX_LEASE_TTL, Instance
@@ -32,11 +33,14 @@ class Service:
     """A known service: its name as first registered, its instances by folded id.
 
     `last` is the instance that left last, while there is no other: it remembers the ports.
+    `answers` is how many records an answer may have, 0 for all; `owner` whose name it is.
     """
 
     name: str
     instances: dict[str, Instance] = field(default_factory=dict)
     last: Instance | None = None
+    answers: int = 0
+    owner: str = ""
 
     @property
     def serving(self) -> list[Instance]:
@@ -50,6 +54,7 @@ class Catalog:
     def __init__(self, revision: int = 0) -> None:
         self.revision = revision
         self._services: dict[str, Service] = {}
+        self._answers: dict[str, int] = {}
         self._unconfirmed: dict[str, float] = {}
         self._count = 0
 
@@ -63,6 +68,8 @@ class Catalog:
     def of(cls, snapshot: Snapshot) -> "Catalog":
         """A catalog that holds exactly *snapshot*."""
         catalog = cls(snapshot.revision)
+        for service, answers in snapshot.answers.items():
+            catalog.put_answers(service, answers)
         for instance in snapshot.instances:
             catalog.put(instance)
         for instance in snapshot.gone:
@@ -77,6 +84,7 @@ class Catalog:
             tuple(i for s in services for i in s.instances.values()),
             tuple(s.last for s in services if s.last is not None),
             dict(dead),
+            dict(self._answers),
         )
 
     @property
@@ -118,6 +126,8 @@ class Catalog:
                 return self._remove(service, instance_id, change.revision)
             case ServiceForgotten(service):
                 return self._forget(service)
+            case ServiceSettings(service, answers):
+                return self.put_answers(service, answers)
             case RevisionRaised():
                 return None
 
@@ -125,7 +135,7 @@ class Catalog:
         """Hold *instance*, unless a later revision of it is held; its service, or None."""
         service = self._services.get(instance.service)
         if service is None:
-            service = self._services[instance.service] = Service(instance.listed_as)
+            service = self._new_service(instance)
         held = service.instances.get(instance.id)
         if held is not None and held.revision > instance.revision:
             return None
@@ -133,13 +143,41 @@ class Catalog:
             self._count += 1
         service.instances[instance.id] = instance
         service.last = None
+        service.owner = instance.registration.owner or service.owner
         self._unconfirmed.pop(instance.registration.key, None)
         return instance.service
 
     def put_gone(self, instance: Instance) -> None:
         """Know its service as one that *instance* was the last to leave."""
         if instance.service not in self._services:
-            self._services[instance.service] = Service(instance.listed_as, last=instance)
+            self._new_service(instance).last = instance
+
+    def put_answers(self, name: str, answers: int) -> str | None:
+        """Set how many records an answer of *name* (folded) may have; the service if known.
+
+        It outlives the service: whoever comes back is answered as before.
+        """
+        if answers:
+            self._answers[name] = answers
+        else:
+            self._answers.pop(name, None)
+        service = self._services.get(name)
+        if service is None:
+            return None
+        service.answers = answers
+        return name
+
+    @property
+    def settings_count(self) -> int:
+        """How many services have a setting, known ones or not."""
+        return len(self._answers)
+
+    def _new_service(self, instance: Instance) -> Service:
+        name, answers = instance.service, self._answers.get(instance.service, 0)
+        owner = instance.registration.owner
+        service = Service(instance.listed_as, answers=answers, owner=owner)
+        self._services[name] = service
+        return service
 
     def _remove(self, name: str, instance_id: str, revision: int) -> str | None:
         service = self._services.get(name)

@@ -1,4 +1,5 @@
-"""What happened to the catalog, as values: an instance came or changed, left, was forgotten.
+"""What happened to the catalog, as values: an instance came or changed, left, was forgotten,
+a service was set otherwise.
 
 Each change carries its revision and the revision before it, so that whoever
 folds them notices a gap: stream ids are times and do not show one.
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry.errors import MalformedEntry
-from registry.model import MAX_INTEGER, Instance, decode_instance
+from registry.model import MAX_ANSWERS, MAX_INTEGER, Instance, decode_instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,16 @@ class ServiceForgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """A service shall be answered with at most *answers* records (0: all of them)."""
+
+    service: str
+    answers: int
+    revision: int
+    prev: int
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionRaised:
     """The store may have lost writes; its revision is now above all that anyone has seen."""
 
@@ -48,7 +59,7 @@ class RevisionRaised:
     prev: int
 
 
-Change = InstanceUp | InstanceDown | ServiceForgotten | RevisionRaised
+Change = InstanceUp | InstanceDown | ServiceForgotten | ServiceSettings | RevisionRaised
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +67,22 @@ class Snapshot:
     """All there is at *revision*.
 
     `gone` holds the last instance of each service that is known and empty; `dead` tells of
-    recently departed instances (folded service/id) the revision at which they left.
+    recently departed instances (folded service/id) the revision at which they left; `answers`
+    how many records an answer of a service may have, where that was set (folded name).
     """
 
     revision: int
     instances: tuple[Instance, ...] = ()
     gone: tuple[Instance, ...] = ()
     dead: Mapping[str, int] = field(default_factory=dict)
+    answers: Mapping[str, int] = field(default_factory=dict)
 
 
 def decode_change(fields: Mapping[str, str]) -> Change:
     """The change in the stream entry *fields*, as our scripts write it; else MalformedEntry.
 
     `r` revision, `p` the one before, `k` kind; `m` folded service/id or service;
-    up: `v` stored value, `n` the service as first spelled; down: `w` why.
+    up: `v` stored value, `n` the service as first spelled; down: `w` why; settings: `a` answers.
     """
     try:
         kind, member = fields["k"], fields["m"]
@@ -89,7 +102,16 @@ def decode_change(fields: Mapping[str, str]) -> Change:
             return InstanceDown(service, instance_id, fields.get("w", ""), revision, prev)
         case "forgotten":
             return ServiceForgotten(service, revision, prev)
+        case "settings":
+            return ServiceSettings(service, decode_answers(fields.get("a", "")), revision, prev)
         case "raised":
             return RevisionRaised(revision, prev)
         case _:
             raise MalformedEntry(f"kind {kind[:40]!r} is not known to this version")
+
+
+def decode_answers(text: str) -> int:
+    """The setting `answers` as stored; MalformedEntry when it is not as we write it."""
+    if not (text.isascii() and text.isdigit()) or int(text[:5]) > MAX_ANSWERS or len(text) > 4:
+        raise MalformedEntry(f"answers {text[:40]!r} is not in 0..{MAX_ANSWERS}")
+    return int(text)

@@ -36,6 +36,10 @@ class LeaseSuperseded(CallboardError):
     """Somebody newer holds the lease (other `lease_id`, greater `generation`)."""
 
 
+class OwnedByAnother(CallboardError):
+    """The service's name belongs to somebody else, who registered it first."""
+
+
 class RevisionConflict(CallboardError):
     """A compare-and-set met another revision than the one the caller had read."""
 

@@ -21,7 +21,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from registry.catalog import Catalog
-from registry.changes import Change, InstanceDown, InstanceUp, RevisionRaised, decode_change
+from registry.changes import (
+    Change,
+    InstanceDown,
+    InstanceUp,
+    RevisionRaised,
+    decode_answers,
+    decode_change,
+)
 from registry.errors import MalformedEntry, StoreUnavailable
 from registry.keys import Keys, keys_of
 from registry.model import decode_instance
@@ -286,6 +293,8 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
         if field.startswith("gone:"):
             service = field.removeprefix("gone:")
             _put_gone(catalog, service, value, meta.get(f"name:{service}"), skipped)
+        elif field.startswith("answers:"):
+            _put_answers(catalog, field.removeprefix("answers:"), value, skipped)
     dead = {
         field.removeprefix("dead:"): _whole(value.partition(" ")[0])
         for field, value in meta.items()
@@ -345,6 +354,13 @@ def _put_gone(
             catalog.put_gone(decode_instance(value, name or ""))
         except MalformedEntry as error:
             skipped.append(Skipped(f"meta gone:{service[:130]}", str(error)))
+
+
+def _put_answers(catalog: Catalog, service: str, value: str, skipped: list[Skipped]) -> None:
+    try:
+        catalog.put_answers(service, decode_answers(value))
+    except MalformedEntry as error:
+        skipped.append(Skipped(f"meta answers:{service[:130]}", str(error)))
 
 
 def _whole(text: str | None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import aclosing
 
 from registry.catalog import Catalog
+from registry.changes import Change
 from registry.feed import Loaded, Lost, Pulse, Skipped, follow
 from registry.runtime import logs
 
@@ -38,6 +39,7 @@ class Follower:
     ) -> None:
         self._url, self._zone = url, zone
         self._changed, self._reset = changed, reset
+        self._heard: Callable[[Change | None], None] = lambda change: None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._named: set[str] = set()
         self._state = logs.Transition(log)
@@ -56,6 +58,15 @@ class Follower:
         """Begin with *catalog*, read from disk: served as stale until the store is heard."""
         self.catalog = catalog
         self._reset()
+        self._heard(None)
+
+    def listen(self, heard: Callable[[Change | None], None]) -> None:
+        """Have *heard* told of each change once it is folded in.
+
+        None stands for whatever is no change of the feed: a snapshot was taken, or somebody
+        whom the last one lacked has left.
+        """
+        self._heard = heard
 
     def age(self, now: float) -> float:
         """Seconds since the catalog was last known to be current; infinite when it never was."""
@@ -99,6 +110,7 @@ class Follower:
                         touched = self.catalog.apply(change)
                         if touched is not None:
                             self._changed((touched,))
+                        self._heard(change)
                         self._wake()
 
     async def _adopt(self, loaded: Loaded) -> None:
@@ -117,11 +129,13 @@ class Follower:
             revision=catalog.revision,
         )
         self._reset()
+        self._heard(None)
         self._wake()
 
     def _beat(self, current: bool, now: float) -> None:
         if touched := self.catalog.drop_unconfirmed(now):
             self._changed(touched)
+            self._heard(None)
         if not current:
             self._lose("no registrar sweeps the store")
             return

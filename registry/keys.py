@@ -21,7 +21,8 @@ class Keys(NamedTuple):
     """Stream of changes (see changes.py), cut to about MAX_STREAM entries."""
 
     meta: str
-    """Hash: revision, last_tick, outage_end, replid, counts, tombstones, first spellings."""
+    """Hash: revision, last_tick, outage_end, replid, counts, tombstones, of services their
+    first spellings, owners and settings."""
 
 
 MAX_STREAM = 100_000

@@ -64,7 +64,8 @@ class LeaseStore(Protocol):
 
         *lease_id* is used when the lease is new, its data or its generation.  *found* are the
         addresses of the registration's host, at most MAX_ADDRESSES.  LeaseSuperseded when
-        *generation* (0: none) is lower than the stored or tombstoned one.
+        *generation* (0: none) is lower than the stored or tombstoned one; OwnedByAnother when
+        the registration has an owner and the service's name belongs to another.
         """
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[RenewalResult]:
@@ -88,6 +89,12 @@ class LeaseStore(Protocol):
         """Put an instance into *state*.  LeaseNotFound; RevisionConflict unless at *expected*.
 
         *reason* is one printable line of at most MAX_REASON characters, no space at its ends.
+        """
+
+    async def set_answers(self, service: str, answers: int) -> int:
+        """Let answers of *service* (folded) have so many records, 0: all; the revision after it.
+
+        It stays when the service is forgotten.  LeaseNotFound when the service is not known.
         """
 
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:

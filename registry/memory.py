@@ -14,9 +14,10 @@ from registry.changes import (
     InstanceUp,
     RevisionRaised,
     ServiceForgotten,
+    ServiceSettings,
     Snapshot,
 )
-from registry.errors import LeaseNotFound, LeaseSuperseded, RevisionConflict
+from registry.errors import LeaseNotFound, LeaseSuperseded, OwnedByAnother, RevisionConflict
 from registry.lease import Losses
 from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
 from registry.model import Instance, Registration
@@ -38,6 +39,8 @@ class MemoryStore:
         self._dead: dict[str, tuple[int, int]] = {}
         self._gone: dict[str, Instance] = {}
         self._listed_as: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
+        self._answers: dict[str, int] = {}
         self._losses: dict[str, Losses] = {}
         self._roles: dict[str, tuple[str, int]] = {}
         self._last_tick: int | None = None
@@ -60,6 +63,9 @@ class MemoryStore:
         found: tuple[str, ...] = (),
     ) -> Granted:
         key, now = registration.key, self._now_ms()
+        owner = self._owners.get(names.fold(registration.service))
+        if registration.owner and owner not in (None, registration.owner):
+            raise OwnedByAnother(f"{registration.service} belongs to {owner}")
         old = self._instances.get(key)
         known_generation = old.generation if old else self._dead.get(key, (0, 0))[1]
         if generation and generation < known_generation:
@@ -75,6 +81,8 @@ class MemoryStore:
         # 2. Other data, or new.
         service = names.fold(registration.service)
         self._listed_as.setdefault(service, registration.service)
+        if registration.owner:
+            self._owners.setdefault(service, registration.owner)
         self._dead.pop(key, None)
         self._deadlines.pop(f"~dead:{key}", None)
         self._gone.pop(service, None)
@@ -129,6 +137,15 @@ class MemoryStore:
             return instance
         return self._put(replace(instance, state=state, reason=reason, revision=self.revision + 1))
 
+    async def set_answers(self, service: str, answers: int) -> int:
+        if service not in self._listed_as:
+            raise LeaseNotFound(service)
+        if self._answers.get(service, 0) != answers:
+            self._answers[service] = answers
+            prev, self.revision = self.revision, self.revision + 1
+            self._changes.append(ServiceSettings(service, answers, self.revision, prev))
+        return self.revision
+
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
         instance = self._at(key, expected)
         if instance.found == found:
@@ -176,6 +193,7 @@ class MemoryStore:
             tuple(self._instances.values()),
             tuple(self._gone.values()),
             {key: revision for key, (revision, _) in self._dead.items()},
+            {service: answers for service, answers in self._answers.items() if answers},
         )
 
     async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
@@ -246,6 +264,7 @@ class MemoryStore:
         service = member.removeprefix("~gone:")
         del self._gone[service], self._deadlines[member], self._listed_as[service]
         self._losses.pop(service, None)
+        self._owners.pop(service, None)
         prev, self.revision = self.revision, self.revision + 1
         self._changes.append(ServiceForgotten(service, self.revision, prev))
         return service

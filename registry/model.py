@@ -36,6 +36,8 @@ MAX_METADATA_VALUE: Final = 256
 MAX_METADATA_BYTES: Final = 4096
 MAX_PATH: Final = 1024
 MAX_REASON: Final = 256
+MAX_ANSWERS: Final = 1000
+"""Of the setting `answers`: what no DNS message over UDP can hold needs no limit of its own."""
 MAX_INTEGER: Final = 2**53 - 1
 """Lua's numbers are doubles; a greater generation would compare wrongly."""
 MAX_ENTRY_CHARS: Final = 32768
@@ -60,6 +62,8 @@ class Registration:
     `named` tells whether the id came from the service; if not, `caller` is the address it
     registered from, so that heartbeats without an id find their instance.
     `lease_ttl` is in seconds, 0 for one that never expires; `record_ttl` in whole seconds.
+    `owner` is who registered it, where registrars tell one from another; whoever registers a
+    service's name first owns it until the service is forgotten.
     """
 
     service: str
@@ -78,6 +82,7 @@ class Registration:
     record_ttl: int = DEFAULT_RECORD_TTL
     named: bool = True
     caller: str = ""
+    owner: str = ""
 
     @property
     def key(self) -> str:
@@ -89,6 +94,8 @@ class Registration:
         document = {f.name: getattr(self, f.name) for f in fields(self)}
         document["ports"] = [[p.name, p.number, p.protocol] for p in self.ports]
         document["metadata"] = dict(self.metadata)
+        if not self.owner:
+            del document["owner"]  # as versions that did not know it wrote the same registration
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @classmethod
@@ -214,6 +221,8 @@ def _problems(r: Registration) -> Iterator[Problem]:
         yield Problem("named", f"{r.named!r} is not true or false")
     if r.caller != "" and not is_canonical_address(r.caller):
         yield Problem("caller", f"{r.caller!r} is not an IP address")
+    if r.owner != "":
+        yield from _text_problems("owner", r.owner, names.problem_of_locality)
 
 
 def _text_problems(

@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError
 
 from registry import lease
 from registry.changes import Snapshot
-from registry.errors import LeaseNotFound, LeaseSuperseded, RevisionConflict
+from registry.errors import LeaseNotFound, LeaseSuperseded, OwnedByAnother, RevisionConflict
 from registry.feed import read_all
 from registry.keys import MAX_STREAM, keys_of
 from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
@@ -32,7 +32,7 @@ _CONSTANTS = {
     "EPOCH_STEP": lease.EPOCH_STEP,
 }
 
-_VERBS = ("register", "renew", "deregister", "amend", "evict", "epoch", "claim")
+_VERBS = ("register", "renew", "deregister", "amend", "settings", "evict", "epoch", "claim")
 
 
 def _load_scripts() -> dict[str, str]:
@@ -71,7 +71,10 @@ class RedisStore:
             " ".join(found),
             registration.to_json(),
             FORMAT,
+            registration.owner,
         )
+        if status == "owned":
+            raise OwnedByAnother(f"{registration.service} belongs to {value}")
         if status == "superseded":
             raise LeaseSuperseded(f"generation {generation} is older than {value}")
         instance = decode_instance(value, listed_as)
@@ -112,6 +115,12 @@ class RedisStore:
     ) -> Instance:
         line = f"{state} {reason}".rstrip()
         return await self._amend(key, "" if expected is None else expected, "state", line)
+
+    async def set_answers(self, service: str, answers: int) -> int:
+        match await self._run("settings", service, answers):
+            case ["done", revision]:
+                return int(revision)
+        raise LeaseNotFound(service)
 
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
         return await self._amend(key, expected, "found", " ".join(found))

@@ -60,7 +60,8 @@ for i = 1, #due, 2 do
     redis.call('HDEL', META, 'dead:' .. dead)
   elseif gone then
     redis.call('ZREM', DEADLINES, member)
-    redis.call('HDEL', META, 'gone:' .. gone, 'name:' .. gone, 'lost:' .. gone)
+    redis.call('HDEL', META, 'gone:' .. gone, 'name:' .. gone, 'lost:' .. gone,
+      'owner:' .. gone)
     announce('forgotten', gone)
     forgotten[#forgotten + 1] = gone
   else

@@ -1,9 +1,17 @@
 -- Grant a lease, or renew it when the registration is the same to the byte.
--- ARGV: key, service as spelled, lease id, generation, lease ms, found addresses, JSON, format.
--- Returns {created|changed|renewed|superseded, value or known generation, service as first spelled}.
+-- ARGV: key, service as spelled, lease id, generation, lease ms, found addresses, JSON, format,
+-- owner ('' for none).
+-- Returns {created|changed|renewed|superseded|owned, value or known generation or owner, service
+-- as first spelled}.
 local key, spelled, lease_id, generation = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease, found, json, format = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
+local owner = ARGV[9]
 local service, old = service_of(key), stored(key)
+
+if owner ~= '' then
+  local holder = redis.call('HGET', META, 'owner:' .. service)
+  if holder and holder ~= owner then return {'owned', holder, ''} end
+end
 
 local known = 0
 if old then
@@ -30,6 +38,7 @@ if old and old.json == json then
 end
 
 redis.call('HSETNX', META, 'name:' .. service, spelled)
+if owner ~= '' then redis.call('HSETNX', META, 'owner:' .. service, owner) end
 redis.call('HDEL', META, 'dead:' .. key, 'gone:' .. service)
 redis.call('ZREM', DEADLINES, '~dead:' .. key, '~gone:' .. service)
 if not old then add('count:' .. service, 1) end

@@ -7,8 +7,20 @@ from dataclasses import replace
 import pytest
 
 from registry.catalog import Catalog
-from registry.changes import InstanceDown, InstanceUp, RevisionRaised, ServiceForgotten
-from registry.errors import LeaseNotFound, LeaseSuperseded, RevisionConflict, StoreUnavailable
+from registry.changes import (
+    InstanceDown,
+    InstanceUp,
+    RevisionRaised,
+    ServiceForgotten,
+    ServiceSettings,
+)
+from registry.errors import (
+    LeaseNotFound,
+    LeaseSuperseded,
+    OwnedByAnother,
+    RevisionConflict,
+    StoreUnavailable,
+)
 from registry.lease import EPOCH_STEP
 from registry.leases import Renewal, Renewed, Sweep
 from registry.model import Port, Registration
@@ -507,6 +519,74 @@ async def test_a_state_ends_with_the_instance(world: World) -> None:
     granted = await world.store.register(a_registration(instance="a"), lease_id="x")
 
     assert (granted.instance.state, granted.instance.reason) == ("serving", "")
+
+
+# --- owners and settings --------------------------------------------------------------------------
+
+
+async def test_the_first_owner_of_a_name_keeps_it_until_the_service_is_forgotten(
+    world: World,
+) -> None:
+    await world.store.register(a_registration("nmap_service", "a", owner="red"), lease_id="1")
+
+    with pytest.raises(OwnedByAnother):
+        await world.store.register(a_registration("nmap-service", "b", owner="blue"), lease_id="2")
+    await world.store.register(a_registration("nmap-service", "c", owner="red"), lease_id="3")
+    await world.store.deregister_service("nmap-service", ["a", "c"])
+    with pytest.raises(OwnedByAnother):
+        await world.store.register(a_registration("nmap-service", "b", owner="blue"), lease_id="4")
+    await sweep_until(world, 121 * SECOND)
+    granted = await world.store.register(
+        a_registration("nmap-service", "b", owner="blue"), lease_id="5"
+    )
+
+    assert granted.created
+    assert (await world.store.snapshot()).instances == (granted.instance,)
+
+
+async def test_a_refused_owner_changes_nothing(world: World) -> None:
+    await world.store.register(a_registration(owner="red"), lease_id="1")
+    before = await world.store.snapshot()
+
+    with pytest.raises(OwnedByAnother):
+        await world.store.register(a_registration(port=9, owner="blue"), lease_id="2", generation=9)
+
+    assert await world.store.snapshot() == before
+
+
+async def test_where_nobody_says_who_they_are_names_belong_to_nobody(world: World) -> None:
+    await world.store.register(a_registration(instance="a"), lease_id="1")
+    await world.store.register(a_registration(instance="b", owner="red"), lease_id="2")
+
+    granted = await world.store.register(a_registration(instance="c"), lease_id="3")
+
+    assert granted.created
+
+
+async def test_settings_are_changes_and_the_same_again_is_none(world: World) -> None:
+    await register(world, "a")
+
+    revision = await world.store.set_answers("payments", 1)
+
+    assert revision == await world.store.set_answers("payments", 1)
+    assert world.changes_after(1) == [ServiceSettings("payments", 1, revision, 1)]
+    assert dict((await world.store.snapshot()).answers) == {"payments": 1}
+    await world.store.set_answers("payments", 0)
+    assert dict((await world.store.snapshot()).answers) == {}
+
+
+async def test_settings_are_of_known_services_and_outlive_them(world: World) -> None:
+    with pytest.raises(LeaseNotFound):
+        await world.store.set_answers("payments", 1)
+    await register(world, "a")
+    await world.store.set_answers("payments", 1)
+    await world.store.deregister_service("payments", ["a"])
+    await sweep_until(world, 121 * SECOND)
+    await register(world, "a")
+
+    catalog = Catalog.of(await world.store.snapshot())
+    assert (service := catalog.service("payments")) is not None
+    assert service.answers == 1
 
 
 # --- the whole ------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ def registrations(draw: st.DrawFn) -> Registration:
         draw(st.sampled_from("abcd")),
         port=draw(st.sampled_from([1, 2])),
         lease_ttl=draw(st.sampled_from([5, 5, 60, 0])),
+        owner=draw(st.sampled_from(["", "", "", "team-a", "team-b"])),
     )
 
 
@@ -132,6 +133,13 @@ class BothStores(RuleBasedStateMachine):
         expected = None if known == "any" else self.revision_of(key) + (known == "wrong")
         self.both(lambda s: s.set_state(key, state, reason, expected=expected))
 
+    @rule(
+        service=st.sampled_from(["pay-ments", "orders", "none"]),
+        answers=st.sampled_from([0, 1, 3]),
+    )
+    def set_answers(self, service: str, answers: int) -> None:
+        self.both(lambda s: s.set_answers(service, answers))
+
     @rule(key=keys, found=addresses, wrong=st.booleans())
     def set_found(self, key: str, found: tuple[str, ...], wrong: bool) -> None:
         expected = self.revision_of(key) + wrong
@@ -209,7 +217,12 @@ def comparable(answer: Any) -> Any:
         case list():
             return [comparable(item) for item in answer]
         case Snapshot():
-            return answer.revision, sorted_by_key(answer.instances), sorted_by_key(answer.gone)
+            return (
+                answer.revision,
+                sorted_by_key(answer.instances),
+                sorted_by_key(answer.gone),
+                dict(answer.answers),
+            )
     return answer
 
 
@@ -223,6 +236,7 @@ def membership(snapshot: Snapshot) -> Any:
         snapshot.revision,
         tuple(replace(i, lease_id="", generation=0) for i in snapshot.instances),
         tuple(replace(i, lease_id="", generation=0) for i in snapshot.gone),
+        answers=snapshot.answers,
     )
     return comparable(plain)
 

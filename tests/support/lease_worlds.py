@@ -134,6 +134,7 @@ def a_registration(
     port: int = 8080,
     address: str = "10.0.0.1",
     lease_ttl: int = 60,
+    owner: str = "",
 ) -> Registration:
     """A registration that breaks no rule."""
     return Registration(
@@ -143,4 +144,5 @@ def a_registration(
         (address,),
         lease_ttl=lease_ttl,
         record_ttl=1,
+        owner=owner,
     )

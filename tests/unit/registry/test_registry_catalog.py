@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 
 from registry.catalog import UNCONFIRMED_HOLD, Catalog
-from registry.changes import Change, InstanceDown, InstanceUp, ServiceForgotten, Snapshot
+from registry.changes import (
+    Change,
+    InstanceDown,
+    InstanceUp,
+    ServiceForgotten,
+    ServiceSettings,
+    Snapshot,
+)
 from registry.errors import CallboardError
 from registry.feed import Skipped, _Cursor, _Gap, advance
 from registry.follower import Follower
@@ -76,6 +83,35 @@ def test_a_service_with_instances_is_not_forgotten() -> None:
 
     assert catalog.apply(ServiceForgotten("payments", 2, 1)) is None
     assert ids(catalog) == {"a"}
+
+
+def test_settings_touch_a_known_service_and_wait_for_an_unknown_one() -> None:
+    catalog = Catalog()
+
+    assert catalog.apply(ServiceSettings("payments", 1, 1, 0)) is None
+    catalog.apply(up("a", 2))
+    assert (service := catalog.service("payments")) is not None
+    assert service.answers == 1
+    assert catalog.apply(ServiceSettings("payments", 0, 3, 2)) == "payments"
+    assert service.answers == 0
+    assert catalog.settings_count == 0
+
+
+def test_a_name_belongs_to_the_owner_of_its_instances_until_it_is_forgotten() -> None:
+    catalog = Catalog()
+    owned = an_instance("a", 1, owner="red")
+    catalog.apply(InstanceUp(owned, 1, 0))
+    catalog.apply(up("b", 2))
+    catalog.apply(down("a", 3))
+
+    for held in (catalog, Catalog.of(Snapshot(1, gone=(owned,)))):
+        assert (service := held.service("payments")) is not None
+        assert service.owner == "red"
+    catalog.apply(down("b", 4))
+    catalog.apply(ServiceForgotten("payments", 5, 4))
+    catalog.apply(up("b", 6))
+    assert (service := catalog.service("payments")) is not None
+    assert service.owner == ""
 
 
 def test_an_instance_seen_later_wins_over_an_older_down() -> None:

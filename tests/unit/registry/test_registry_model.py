@@ -14,6 +14,7 @@ from registry.changes import (
     InstanceUp,
     RevisionRaised,
     ServiceForgotten,
+    ServiceSettings,
     decode_change,
 )
 from registry.errors import InvalidInstance, MalformedEntry
@@ -137,8 +138,13 @@ def test_equal_registrations_are_the_same_bytes_whatever_the_order_of_metadata(
 
 def test_fields_of_a_newer_version_are_left_alone() -> None:
     document = json.loads(GOOD.to_json()) | {"colour": "blue"}
+    owned = replace(GOOD, owner="team-a")
 
     assert Registration.from_json(json.dumps(document)) == GOOD
+    assert Registration.from_json(owned.to_json()) == owned
+    assert "owner" not in GOOD.to_json(), "as those wrote it that knew no owners"
+    with pytest.raises(MalformedEntry):
+        Registration.from_json(replace(GOOD, owner="a b").to_json())
 
 
 def test_a_service_listed_under_a_name_that_is_not_its_own_is_listed_by_its_own() -> None:
@@ -385,6 +391,9 @@ def test_changes_come_back_from_the_stream() -> None:
         ServiceForgotten("payments", 10, 9)
     )
     assert decode_change({"r": "99", "p": "10", "k": "raised", "m": ""}) == RevisionRaised(99, 10)
+    assert decode_change({"r": "11", "p": "10", "k": "settings", "m": "payments", "a": "3"}) == (
+        ServiceSettings("payments", 3, 11, 10)
+    )
 
 
 @pytest.mark.parametrize(
@@ -396,6 +405,11 @@ def test_changes_come_back_from_the_stream() -> None:
         {"r": str(2**53), "p": "8"},
         {"p": "-1"},
         {"k": "sideways"},
+        {"k": "settings"},
+        {"k": "settings", "a": "-1"},
+        {"k": "settings", "a": "1001"},
+        {"k": "settings", "a": "9" * 5000},
+        {"k": "settings", "a": "\u0663"},
         {"k": ""},
         {"m": "payments/pay-2"},
         {"r": "9", "p": "8"},
@@ -412,8 +426,9 @@ def test_a_change_that_contradicts_itself_is_malformed(broken: dict[str, str]) -
 
 @given(
     st.dictionaries(
-        st.sampled_from(["r", "p", "k", "m", "v", "n", "w"]) | st.text(max_size=3),
-        st.sampled_from(["up", "down", "forgotten", "raised", "1", "2"]) | st.text(max_size=40),
+        st.sampled_from(["r", "p", "k", "m", "v", "n", "w", "a"]) | st.text(max_size=3),
+        st.sampled_from(["up", "down", "forgotten", "settings", "raised", "1", "2"])
+        | st.text(max_size=40),
     )
 )
 def test_any_entry_is_a_change_or_malformed(entry: dict[str, str]) -> None:
