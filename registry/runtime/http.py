@@ -80,11 +80,14 @@ async def request(
     OSError or TimeoutError when nobody answers in time, ProtocolError when the answer is not
     HTTP or its body exceeds *limit* octets.
     """
-    parts = urlsplit(url)
-    host, secure = parts.hostname or "", parts.scheme == "https"
+    try:
+        parts = urlsplit(url)
+        host, secure = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+    except ValueError as error:
+        raise ProtocolError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not host:
         raise ProtocolError(f"{url!r} is not an http or https URL")
-    port = parts.port or (443 if secure else 80)
     async with asyncio.timeout(timeout):
         reader, writer = await _connect(host, port, secure)
         try:
@@ -119,7 +122,7 @@ def _request_bytes(
         head = connection.send(
             h11.Request(method=method, target=target, headers=list(fields.items()))
         )
-    except h11.LocalProtocolError as error:
+    except (h11.LocalProtocolError, UnicodeError) as error:
         raise ProtocolError(str(error)) from error
     return (head or b"") + (body or b"")
 
