@@ -130,8 +130,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping:
             began = loop.time()
-            process = await self._spawn(worker)
-            status = await process.wait()
+            try:
+                process = await self._spawn(worker)
+                status: int | str = await process.wait()
+            except OSError as error:  # no memory, process or descriptor left: it may pass
+                status = f"not started: {error}"
             self._bury(worker)
             if self._stopping:
                 return
@@ -144,10 +147,14 @@ class Supervisor:
         fds = [s.fileno() for s in worker.sockets]
         environment = dict(os.environ)
         environment[ENVIRONMENT] = f"{worker.index}:{theirs.fileno()}:{','.join(map(str, fds))}"
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, env=environment, pass_fds=[theirs.fileno(), *fds]
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command, env=environment, pass_fds=[theirs.fileno(), *fds]
+                )
+        except BaseException:
+            ours.close()
+            raise
         worker.process = process
         ours.setblocking(False)
         worker.reader, worker.writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE)
