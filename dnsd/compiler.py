@@ -8,7 +8,7 @@ import functools
 import hashlib
 import ipaddress
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
@@ -237,6 +237,21 @@ def draw_order(answer: CompiledAnswer, rng: Rng) -> list[int]:
     for bucket in answer.buckets:
         order += _walk(bucket, rng)
     return order
+
+
+def draw_orders(answer: CompiledAnswer, rng: Rng, most: int) -> Iterator[list[int]]:
+    """At most *most* orders to answer with in turn.
+
+    By chance and weight; where all records are alike and few, every one is first equally often.
+    """
+    order = draw_order(answer, rng)
+    if len(answer.buckets) == 1 and not answer.buckets[0].weights and len(order) <= most:
+        for i in range(len(order)):
+            yield order[i:] + order[:i]
+        return
+    yield order
+    for _ in range(most - 1):
+        yield draw_order(answer, rng)
 
 
 def _walk(bucket: Bucket, rng: Rng) -> list[int]:

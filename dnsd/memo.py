@@ -109,8 +109,7 @@ class Memo:
             return map(b"".join, repeat((first.head, self._serial, first.tail)))
         if keep.more == 0:
             return repeat(first.head)
-        drawn = (keep.draw().head for _ in range(keep.more))
-        return cycle(chain((first.head,), drawn))
+        return cycle(chain((first.head,), (message.head for message in keep.further)))
 
     def forget(self, groups: Collection[str]) -> None:
         """Remove every answer of *groups*: their generation is over."""

@@ -1,13 +1,16 @@
 """The authoritative server, without sockets: one packet in, at most one out."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dnsd import query
-from dnsd.compiler import CompiledAnswer, Rng, draw_order
-from dnsd.query import Edns, Query, Reject, limit_of, parse_query
+from dnsd import query, tsig
+from dnsd.compiler import CompiledAnswer, Rng, draw_order, draw_orders
+from dnsd.keyring import Key
+from dnsd.query import Edns, Query, Reject, Signed, limit_of, parse_query
 from dnsd.table import AnswerTable, ServedZone
+from dnsd.transfer import Denied, Single, Transfer, Transfers
+from dnsd.tsig import Chain, Refusal, Signatures
 from dnsd.wire import (
     NOT_AUTHORITATIVE,
     NOT_READY,
@@ -18,6 +21,7 @@ from dnsd.wire import (
     assemble,
     refuse,
     servfail,
+    truncated,
 )
 
 MAX_ORDERS = 8
@@ -28,32 +32,37 @@ ORDERS_BYTES = 4096
 
 
 class Peer(NamedTuple):
-    """Who asks: the address as 4 or 16 octets, over TCP or not, in a trusted network or not."""
+    """Who asks: the address as 4 or 16 octets, over TCP or not, in a trusted network or not.
+
+    `key` is the one that the query is signed with, and the reply will be.
+    """
 
     address: bytes
     tcp: bool = False
     trusted: bool = True
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
     """How the same request may be answered again without asking.
 
-    `first` is the reply that was just made; of an answer with several orders, `draw` makes
-    `more` further ones.  All belong to the generation `group`.
+    `first` is the reply that was just made; `further` makes those of the answer's other orders,
+    at most `more`, when they are taken.  All belong to the generation `group`.
     """
 
     group: str
     first: Message
     more: int
-    draw: Callable[[], Message]
+    further: Iterator[Message]
 
 
 class Reply(NamedTuple):
     """What to send, None for nothing, and what to count it as.
 
     `dropped` says why nothing is sent; `error` is what went wrong within; `keep` is there
-    where the reply may be remembered.
+    where the reply may be remembered.  `transfer` makes the messages of one that takes several;
+    `tsig` names the fault of a signature that was not good.
     """
 
     packet: bytes | None
@@ -63,14 +72,28 @@ class Reply(NamedTuple):
     dropped: str = ""
     keep: Keep | None = None
     error: Exception | None = None
+    transfer: Transfer | None = None
+    tsig: str = ""
 
 
 class Responder:
-    """Answers from *table*; orders of records come from *rng*."""
+    """Answers from *table*; orders of records come from *rng*.
 
-    def __init__(self, table: AnswerTable, rng: Rng) -> None:
+    Without *transfers* nobody gets one; without *signatures* no key is known.
+    """
+
+    def __init__(
+        self,
+        table: AnswerTable,
+        rng: Rng,
+        *,
+        transfers: Transfers | None = None,
+        signatures: Signatures | None = None,
+    ) -> None:
         self.table = table
         self._rng = rng
+        self._transfers = transfers
+        self._signatures = signatures or Signatures()
 
     def respond(self, packet: bytes, peer: Peer, now: float) -> bytes | None:
         """The reply to *packet*, None for none.  Never raises, whatever the octets."""
@@ -84,13 +107,14 @@ class Responder:
         """
         try:
             parsed = parse_query(packet)
-            if isinstance(parsed, Query):
-                return self._answer(parsed, peer)
-            return (
-                _refused(parsed)
-                if isinstance(parsed, Reject)
-                else Reply(None, dropped=parsed.reason)
-            )
+            match parsed:
+                case Query():
+                    return self._answer(parsed, peer, packet)
+                case Reject():
+                    return _refused(parsed)
+                case Signed():
+                    return self._signed(parsed, packet, peer, now)
+            return Reply(None, dropped=parsed.reason)
         except Exception as error:  # one bad packet must not end the server (S7)
             return self._failed(packet, error)
 
@@ -103,7 +127,35 @@ class Responder:
             return _coded(asked, query.SERVFAIL)._replace(error=error)
         return Reply(servfail(packet), rcode=query.SERVFAIL, error=error)
 
-    def _answer(self, asked: Query, peer: Peer) -> Reply:
+    def _signed(self, parsed: Signed, packet: bytes, peer: Peer, now: float) -> Reply:
+        """The reply to a signed query: that to the same without signature, and signed."""
+        asked = parsed.unverified
+        once = peer.tcp and _qtype_of(asked) in _TRANSFERS
+        verdict = self._signatures.judge(packet, parsed.tsig_at, once=once)
+        if isinstance(verdict, Refusal):
+            return self._unverified(asked, verdict)
+        reply = self.answer(verdict.packet, peer._replace(key=verdict.key), now)
+        reply = reply._replace(keep=None)
+        chain, clock = Chain(verdict), self._signatures.clock
+        if reply.transfer is not None:
+            reply.transfer.sign_with(lambda message: chain.sign(message, clock()))
+        if reply.packet is None:
+            return reply
+        signed = chain.sign(reply.packet, clock())
+        if reply.truncated or len(signed) > limit_of(asked.edns, tcp=peer.tcp):
+            # RFC 8945, section 5.3: the question, OPT and TSIG alone.
+            bare = truncated(reply.packet, asked)
+            signed, reply = Chain(verdict).sign(bare, clock()), reply._replace(truncated=True)
+        return reply._replace(packet=signed)
+
+    def _unverified(self, reject: Reject, refusal: Refusal) -> Reply:
+        rcode = query.NOTAUTH if refusal.error else query.FORMERR
+        reply = _refused(reject._replace(rcode=rcode))
+        assert reply.packet is not None
+        packet = self._signatures.refused(reply.packet, refusal)
+        return reply._replace(packet=packet, tsig=tsig.NAMES[refusal.error])
+
+    def _answer(self, asked: Query, peer: Peer, packet: bytes) -> Reply:
         # 9. One class: all others belong to somebody else.
         if asked.qclass != query.IN:
             return _coded(asked, query.REFUSED)
@@ -112,7 +164,7 @@ class Responder:
             return self._assembled(asked, answer, peer)
         # 10. Not ours.  REFUSED lets the next server of a resolver's list have its chance.
         served = self.table.zone_of(asked)
-        transfer = asked.qtype in (query.AXFR, query.IXFR)
+        transfer = asked.qtype in _TRANSFERS
         if served is None:
             if transfer:
                 return _coded(asked, query.NOTAUTH)
@@ -120,55 +172,69 @@ class Responder:
         # 11. NXDOMAIN would be believed; SERVFAIL leaves what the resolver knew (RFC 8767).
         if self.table.state == "loading":
             return _coded(asked, query.SERVFAIL, NOT_READY)
-        # 12. Transfers, to nobody.
+        # 12. Transfers.
         if transfer:
-            return self._transfer(asked, served, peer)
+            return self._transfer(asked, served, peer, packet)
         # 13. and 14.
         answer = self.table.lookup(served, asked)
         if answer.rcode == query.SERVFAIL:
             return _coded(asked, query.SERVFAIL)
         return self._assembled(asked, answer, peer)
 
-    def _transfer(self, asked: Query, served: ServedZone, peer: Peer) -> Reply:
+    def _transfer(self, asked: Query, served: ServedZone, peer: Peer, packet: bytes) -> Reply:
         if len(asked.labels) != served.labels:
             return _coded(asked, query.NOTAUTH)
         if asked.qtype == query.AXFR and not peer.tcp:
             return _coded(asked, query.NOTIMP)
-        return _coded(asked, query.REFUSED, PROHIBITED)
+        if self._transfers is None:
+            return _coded(asked, query.REFUSED, PROHIBITED)
+        outcome = self._transfers.answer(
+            asked, served, packet, key=peer.key, address=peer.address, tcp=peer.tcp
+        )
+        match outcome:
+            case Denied(rcode, ede):
+                return _coded(asked, rcode, ede)
+            case Single(reply):
+                return Reply(reply, asked.qtype, query.NOERROR)
+            case _:
+                return Reply(None, asked.qtype, query.NOERROR, transfer=outcome)
 
     def _assembled(self, asked: Query, answer: CompiledAnswer, peer: Peer) -> Reply:
         limit = limit_of(asked.edns, tcp=peer.tcp)
+        if peer.key is not None:
+            limit -= peer.key.tsig_size
         ede = None if self.table.state != "stale" else _staleness(answer)
-        message = self._drawn(asked, answer, limit, ede)
-        keep = None
-        if asked.plain and answer.group is not None and not peer.tcp:
-            orders = _orders_of(answer, len(message.head))
-            keep = Keep(
-                answer.group,
-                message,
-                orders - 1,
-                lambda: self._drawn(asked, answer, limit, ede),
-            )
+        if not asked.plain or answer.group is None or peer.tcp:
+            order = draw_order(answer, self._rng) if len(answer.records) > 1 else _in_order(answer)
+            message, keep = assemble(asked, answer, order, limit, ede), None
+        else:
+            message, keep = self._kept(asked, answer, answer.group, limit, ede)
         packet = asked.id + message.after_id(self.table.serial)
         return Reply(packet, asked.qtype, answer.rcode, message.truncated, keep=keep)
 
-    def _drawn(self, asked: Query, answer: CompiledAnswer, limit: int, ede: int | None) -> Message:
-        many = len(answer.records) > 1
-        order = draw_order(answer, self._rng) if many else _AS_IT_IS[: len(answer.records)]
-        return assemble(asked, answer, order, limit, ede)
+    def _kept(
+        self, asked: Query, answer: CompiledAnswer, group: str, limit: int, ede: int | None
+    ) -> tuple[Message, Keep]:
+        """A reply, and how to make its like: the further ones only when they are asked for."""
+        if len(answer.records) < 2:
+            message = assemble(asked, answer, _in_order(answer), limit, ede)
+            return message, Keep(group, message, 0, iter(()))
+        most = min(MAX_ORDERS, max(1, ORDERS_BYTES // min(limit, answer.size + answer.glue_size)))
+        orders = draw_orders(answer, self._rng, most)
+        messages = (assemble(asked, answer, order, limit, ede) for order in orders)
+        message = next(messages)
+        return message, Keep(group, message, most - 1, messages)
+
+
+_TRANSFERS = (query.AXFR, query.IXFR)
+
+
+def _in_order(answer: CompiledAnswer) -> range:
+    return range(len(answer.records))
 
 
 def _staleness(answer: CompiledAnswer) -> int:
     return STALE_NXDOMAIN if answer.is_negative else STALE_ANSWER
-
-
-_AS_IT_IS = [0]
-
-
-def _orders_of(answer: CompiledAnswer, size: int) -> int:
-    if len(answer.records) < 2:
-        return 1
-    return min(MAX_ORDERS, max(1, ORDERS_BYTES // size))
 
 
 def _coded(asked: Query, rcode: int, ede: int | None = None) -> Reply:
@@ -178,8 +244,11 @@ def _coded(asked: Query, rcode: int, ede: int | None = None) -> Reply:
 
 
 def _refused(reject: Reject) -> Reply:
-    qtype = reject.question[-4] << 8 | reject.question[-3] if reject.question else 0
-    return Reply(refuse(reject), qtype, reject.rcode)
+    return Reply(refuse(reject), _qtype_of(reject), reject.rcode)
+
+
+def _qtype_of(reject: Reject) -> int:
+    return reject.question[-4] << 8 | reject.question[-3] if reject.question else 0
 
 
 __all__ = ["Edns", "Keep", "Peer", "Reply", "Responder"]
