@@ -17,8 +17,6 @@ from dnsd import query
 from dnsd.zone import (
     EXPIRE,
     NEGATIVE_TTL,
-    REFRESH,
-    RETRY,
     Address,
     Ns,
     Record,
@@ -26,6 +24,7 @@ from dnsd.zone import (
     Soa,
     Srv,
     Txt,
+    Zone,
     of_family,
     to_wire,
 )
@@ -272,10 +271,11 @@ def _walk(bucket: Bucket, rng: Rng) -> list[int]:
     return [bucket.members[i] for i in drawn + left]
 
 
-def compile_soa(apex: str, server: str) -> SoaRecord:
-    """The SOA of the zone *apex*, whose first name server has the label *server*."""
+def compile_soa(zone: Zone) -> SoaRecord:
+    """The SOA of *zone*; its first name server is the primary."""
+    server = zone.servers[0][0]
     labels = [bytes((len(name),)) + name.encode("ascii") for name in (server, "hostmaster")]
-    numbers = (REFRESH, RETRY, EXPIRE, NEGATIVE_TTL)
+    numbers = (zone.refresh, zone.retry, EXPIRE, NEGATIVE_TTL)
     tail = b"".join(n.to_bytes(4, "big") for n in numbers)
     size = sum(map(len, labels)) + 2 * 2 + 4 + len(tail)
     fixed = b"".join(
@@ -293,4 +293,4 @@ def compile_soa(apex: str, server: str) -> SoaRecord:
         names = b"".join(label + apex_pointer for label in labels)
         return apex_pointer + fixed + names, tail
 
-    return SoaRecord(len(to_wire(apex)), at)
+    return SoaRecord(len(to_wire(zone.apex)), at)

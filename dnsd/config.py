@@ -3,10 +3,13 @@
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from dnsd.zone import MAX_ZONE, Zone, to_wire
+from dnsd.keyring import NO_KEYS, Keyring, key_name, read_keys, shown
+from dnsd.zone import MAX_ZONE, NOTIFIED_REFRESH, NOTIFIED_RETRY, REFRESH, RETRY, Zone, to_wire
 from registry import names
 from registry.runtime.config import (
+    ConfigError,
     HostPort,
     Network,
     host_ports,
@@ -35,6 +38,31 @@ class NameServer:
 
     label: str
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secondary:
+    """A server that hears of changes: where, and the name of the key to sign with, on the wire."""
+
+    address: HostPort
+    key: bytes | None
+
+
+def secondaries(value: str) -> tuple[Secondary, ...]:
+    """HOST:PORT or HOST:PORT=KEY,…, HOST being an IP address."""
+    found = []
+    for word in words(value):
+        where, equals, key = word.partition("=")
+        address = HostPort.parse(where)
+        if not _is_address(address.host) or address.port == 0:
+            raise ValueError(f"{where!r} is not ADDRESS:PORT, such as 10.0.0.2:53, of a secondary")
+        found.append(Secondary(address, key_name(key) if equals else None))
+    return tuple(found)
+
+
+def addresses(value: str) -> tuple[str, ...]:
+    """IP addresses, separated by commas."""
+    return tuple(str(ipaddress.ip_address(word)) for word in words(value))
 
 
 def name_servers(value: str) -> tuple[NameServer, ...]:
@@ -105,6 +133,30 @@ class Config:
         help="seconds without the store after which answers say that they may be stale",
         metavar="SECONDS",
     )
+    tsig_keys: str = option(
+        text,
+        default="",
+        help="file of the keys that allow transfers, in TOML; read again on SIGHUP",
+        metavar="FILE",
+    )
+    notify: tuple[Secondary, ...] = option(
+        secondaries,
+        default=(),
+        help="secondaries to tell of changes, each with the key to sign with",
+        metavar="HOST:PORT[=KEY][,...]",
+    )
+    notify_source: tuple[str, ...] = option(
+        addresses,
+        default=(),
+        help="address to tell them from, one for each IP version; by default where it listens",
+        metavar="ADDRESS[,...]",
+    )
+    transfers: int = option(
+        integer(1, 64),
+        default=4,
+        help="zone transfers at a time, of each worker; more wait",
+        metavar="N",
+    )
     address_file: str = option(
         text,
         default="",
@@ -126,6 +178,20 @@ def problems(config: Config) -> Iterator[str]:
     for apex in config.zone:
         if len(to_wire(apex)) > MAX_ZONE:
             yield f"setting zone: {apex} has more than {MAX_ZONE} octets, no room for names in it"
+    yield from _transfer_problems(config)
+
+
+def _transfer_problems(config: Config) -> Iterator[str]:
+    keys = NO_KEYS
+    try:
+        keys = keys_of(config)
+    except ConfigError as error:
+        yield from error.problems
+    else:
+        for name in sorted({s.key for s in config.notify if s.key is not None} - set(keys)):
+            yield f"setting notify: the file of --tsig-keys has no key {shown(name)}"
+    if len({":" in address for address in config.notify_source}) < len(config.notify_source):
+        yield "setting notify_source: two addresses of one IP version; give one of each at most"
 
 
 def _is_address(host: str) -> bool:
@@ -134,6 +200,40 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def keys_of(config: Config) -> Keyring:
+    """The keys in the file, as it is now; ConfigError with all that is wrong with it."""
+    if not config.tsig_keys:
+        return NO_KEYS
+    where = f"setting tsig_keys: {config.tsig_keys}"
+    try:
+        text = Path(config.tsig_keys).read_text(encoding="utf-8")
+        keys = read_keys(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{where}: {error}"]) from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {problem}" for problem in error.problems) from None
+    strange = {zone for key in keys.values() for zone in key.zones} - set(config.zone)
+    if strange:
+        raise ConfigError([f"{where}: {', '.join(sorted(strange))}: not a zone that is served"])
+    return keys
+
+
+def notify_sources(config: Config) -> dict[int, str]:
+    """IP version → address to send NOTIFY from; none where the routes decide.
+
+    A secondary knows its primary by one address (RFC 1996, section 3.10): the one it asks.
+    """
+    listening = [
+        a.host
+        for a in config.listen
+        if not a.is_wildcard and not a.is_loopback and "%" not in a.host
+    ]
+    found: dict[int, str] = {}
+    for address in (*config.notify_source, *listening):
+        found.setdefault(6 if ":" in address else 4, address)
+    return found
 
 
 def zones_of(config: Config) -> list[Zone]:
@@ -145,4 +245,6 @@ def zones_of(config: Config) -> list[Zone]:
     else:
         servers[DEFAULT_SERVER] = [a.host.partition("%")[0] for a in config.listen]
     of_zone = tuple((label, tuple(dict.fromkeys(found))) for label, found in servers.items())
-    return [Zone(apex, of_zone) for apex in config.zone]
+    # Who is told of changes asks sooner whether one was missed.
+    times = (NOTIFIED_REFRESH, NOTIFIED_RETRY) if config.notify else (REFRESH, RETRY)
+    return [Zone(apex, of_zone, *times) for apex in config.zone]

@@ -58,10 +58,18 @@ class Counts:
     tcp_accepted: int = 0
     tcp_open: int = 0
     tcp_closed: Counter[str] = field(default_factory=Counter)
+    tsig_failures: Counter[str] = field(default_factory=Counter)
+    transfers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By kind and result."""
+    transfers_active: int = 0
+    transfer_octets: int = 0
+    notifies: Counter[str] = field(default_factory=Counter)
 
     def note(self, reply: Reply, *, tcp: bool) -> None:
         """Count a reply that was made (one from memory is counted there)."""
-        if reply.packet is None:
+        if reply.tsig:
+            self.tsig_failures[reply.tsig] += 1
+        if reply.packet is None and reply.transfer is None:
             self.dropped[reply.dropped] += 1
         else:
             key = reply.qtype, reply.rcode, reply.truncated, tcp

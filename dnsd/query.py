@@ -71,13 +71,23 @@ class Reject(NamedTuple):
     edns: Edns | None
 
 
+class Signed(NamedTuple):
+    """A message whose last record, at `tsig_at`, is a signature: to be judged before the rest.
+
+    `unverified` is what it gets where that is not good.
+    """
+
+    tsig_at: int
+    unverified: Reject
+
+
 class Drop(NamedTuple):
     """A message that is not answered at all; `reason` is a metric's label."""
 
     reason: str
 
 
-Parsed = Query | Reject | Drop
+Parsed = Query | Reject | Signed | Drop
 
 SHORT = Drop("short")
 RESPONSE = Drop("response")
@@ -114,7 +124,7 @@ def parse_query(packet: bytes) -> Parsed:
         return Reject(packet[:2], 0, rd, FORMERR, b"", None)
     question = packet[HEADER:end]
     # 5. The records behind it, of which only OPT and TSIG say anything.
-    tsig = False
+    tsig = 0
     edns: Edns | None = None
     bare = packet[4:12] == _ONE_QUESTION
     if not bare:
@@ -126,9 +136,9 @@ def parse_query(packet: bytes) -> Parsed:
     whole, cookie = (True, None) if edns is None or edns.version else _cookie(edns.options)
     if not whole:
         return Reject(packet[:2], 0, rd, FORMERR, question, edns)
-    # 6. A signature: by a key that we do not have (RFC 8945, section 5.2.1).
+    # 6. A signature: whoever has the keys judges it, and takes it off (RFC 8945, section 5.2).
     if tsig:
-        return Reject(packet[:2], 0, rd, NOTAUTH, question, edns)
+        return Signed(tsig, Reject(packet[:2], 0, rd, NOTAUTH, question, edns))
     # 7. A version of EDNS that we do not speak.
     if edns is not None and edns.version:
         return Reject(packet[:2], 0, rd, BADVERS, question, edns)
@@ -169,15 +179,16 @@ def _labels(packet: bytes, start: int) -> tuple[int, ...] | None:
     return None
 
 
-def _records(packet: bytes, at: int) -> tuple[Edns | None, bool, int]:
-    """(OPT, whether there is a TSIG, end) of the records from *at*; _Broken when they do not fit.
+def _records(packet: bytes, at: int) -> tuple[Edns | None, int, int]:
+    """(OPT, where a TSIG begins or 0, end) of the records from *at*; _Broken when they do not fit.
 
     Other records are skipped, whatever they are (they mean nothing in a query).
     """
     answers, authorities, additionals = (packet[i] << 8 | packet[i + 1] for i in (6, 8, 10))
     total = answers + authorities + additionals
     edns: Edns | None = None
-    tsig = broken = False
+    tsig = 0
+    broken = False
     for i in range(total):
         owner = at
         at = _skip_name(packet, at)
@@ -195,8 +206,8 @@ def _records(packet: bytes, at: int) -> tuple[Edns | None, bool, int]:
             edns = edns or _edns(packet, at, rdata, end)
         elif rtype == TSIG:
             # RFC 8945, section 5.2: one, the very last.
-            broken = broken or tsig or not additional or i + 1 < total
-            tsig = True
+            broken = broken or tsig > 0 or not additional or i + 1 < total
+            tsig = owner
         at = end
     if broken:
         raise _Broken(edns)

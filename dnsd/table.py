@@ -76,7 +76,7 @@ class ServedZone:
             raise ValueError(f"{zone.apex} has {len(wire)} octets; at most {MAX_ZONE}")
         if not zone.servers:
             raise ValueError(f"{zone.apex} has no name server")
-        soa = compile_soa(zone.apex, zone.servers[0][0])
+        soa = compile_soa(zone)
         nxdomain = CompiledAnswer(query.NXDOMAIN, True, soa=soa)
         return cls(zone, wire, len(zone.apex.split(".")), soa, nxdomain)
 

@@ -144,6 +144,13 @@ def refuse(reject: Reject, ede: int | None = None) -> bytes:
     )
 
 
+def truncated(reply: bytes, asked: Reject) -> bytes:
+    """*reply* as one that did not fit: TC, the question and OPT, no record."""
+    opt = opt_record(asked.edns, NOERROR, None)
+    counts = b"\0\1\0\0\0\0\0" + (b"\1" if opt else b"\0")
+    return reply[:2] + bytes((reply[2] | _TC, NOERROR)) + counts + asked.question + opt
+
+
 def opt_record(edns: Edns | None, rcode: int, ede: int | None) -> bytes:
     """Our OPT: there if and only if the query had one; of its flags DO alone comes back."""
     if edns is None:
@@ -172,4 +179,13 @@ def servfail(packet: bytes) -> bytes:
     return packet[:2] + bytes((0x80 | packet[2] & 1, 2)) + b"\0\0" + _NO_RECORDS
 
 
-__all__ = ["NOERROR", "NOTIMP", "Message", "assemble", "opt_record", "refuse", "servfail"]
+__all__ = [
+    "NOERROR",
+    "NOTIMP",
+    "Message",
+    "assemble",
+    "opt_record",
+    "refuse",
+    "servfail",
+    "truncated",
+]

@@ -21,6 +21,9 @@ APEX_TTL = 60
 REFRESH, RETRY, EXPIRE = 3600, 600, 86400
 """For secondaries (RFC 1912, section 2.2)."""
 
+NOTIFIED_REFRESH, NOTIFIED_RETRY = 60, 15
+"""For secondaries that are told of changes: what bounds a change whose telling got lost."""
+
 STALE_TTL = 30
 """The most a record lives while the store is away (RFC 8767, section 4)."""
 
@@ -39,10 +42,15 @@ PROTOCOLS = ("tcp", "udp")
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """What we are authoritative for: the apex, dot and all, and (label, addresses) of servers."""
+    """What we are authoritative for: the apex, dot and all, and (label, addresses) of servers.
+
+    `refresh` and `retry` are for secondaries, in seconds.
+    """
 
     apex: str
     servers: tuple[tuple[str, tuple[str, ...]], ...]
+    refresh: int = REFRESH
+    retry: int = RETRY
 
     def server(self, label: str) -> tuple[str, ...]:
         """The addresses of the name server *label*; empty when there is none."""
