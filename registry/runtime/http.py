@@ -74,8 +74,9 @@ async def request(
     headers: Mapping[str, str] | None = None,
     timeout: float,
     limit: int = MAX_RESPONSE,
+    tls: Any = None,
 ) -> Response:
-    """One request on a connection of its own.
+    """One request on a connection of its own; https by *tls*, an ssl.SSLContext, where given.
 
     OSError or TimeoutError when nobody answers in time, ProtocolError when the answer is not
     HTTP or its body exceeds *limit* octets.
@@ -89,7 +90,7 @@ async def request(
     if parts.scheme not in ("http", "https") or not host:
         raise ProtocolError(f"{url!r} is not an http or https URL")
     async with asyncio.timeout(timeout):
-        reader, writer = await _connect(host, port, secure)
+        reader, writer = await _connect(host, port, (tls or True) if secure else None)
         try:
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             writer.write(
@@ -102,12 +103,12 @@ async def request(
 
 
 async def _connect(
-    host: str, port: int, secure: bool
+    host: str, port: int, tls: Any
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     # As octets, because a host given as text loads Python's tables of all scripts (0.7 MB).
     name: Any = host.encode() if host.isascii() else host
-    if secure:
-        return await asyncio.open_connection(name, port, ssl=True, server_hostname=host)
+    if tls is not None:
+        return await asyncio.open_connection(name, port, ssl=tls, server_hostname=host)
     return await asyncio.open_connection(name, port)
 
 
