@@ -190,6 +190,8 @@ def _transfer_problems(config: Config) -> Iterator[str]:
     else:
         for name in sorted({s.key for s in config.notify if s.key is not None} - set(keys)):
             yield f"setting notify: the file of --tsig-keys has no key {shown(name)}"
+    if config.notify and not config.tsig_keys:
+        yield "setting notify: without --tsig-keys no secondary may transfer what it hears of"
     if len({":" in address for address in config.notify_source}) < len(config.notify_source):
         yield "setting notify_source: two addresses of one IP version; give one of each at most"
 

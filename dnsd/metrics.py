@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dnsd.journal import Journal
 from dnsd.memo import Memo
 from dnsd.responder import Reply
 
@@ -40,7 +41,10 @@ RCODES = {
     16: "BADVERS",
 }
 
-SUMMED_GAUGES = frozenset({"dnsd_memo_entries", "dnsd_memo_bytes", "dnsd_tcp_connections"})
+SUMMED_GAUGES = frozenset(
+    "dnsd_memo_entries dnsd_memo_bytes dnsd_tcp_connections dnsd_transfers_active"
+    " dnsd_journal_bytes".split()
+)
 """Gauges of which a supervisor shows the sum over its workers, not the greatest."""
 
 
@@ -98,7 +102,14 @@ class Feed(NamedTuple):
 class DnsdCollector(Collector):
     """The metrics of one worker."""
 
-    def __init__(self, counts: Counts, memo: Memo, feed: Callable[[], Feed]) -> None:
+    def __init__(
+        self,
+        counts: Counts,
+        memo: Memo,
+        feed: Callable[[], Feed],
+        journal: Journal,
+    ) -> None:
+        self._journal = journal
         self._counts = counts
         self._memo = memo
         self._feed = feed
@@ -106,6 +117,7 @@ class DnsdCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._of_queries()
         yield from self._of_tcp()
+        yield from self._of_transfers()
         yield from self._of_feed(self._feed())
 
     def _of_queries(self) -> Iterator[Metric]:
@@ -162,6 +174,31 @@ class DnsdCollector(Collector):
             "TCP connections that we ended, by reason.",
             {(k,): v for k, v in self._counts.tcp_closed.items()},
             ("reason",),
+        )
+
+    def _of_transfers(self) -> Iterator[Metric]:
+        counts = self._counts
+        yield _labelled(
+            "dnsd_transfers_total",
+            "Zone transfers over TCP that were granted, by what was sent and how it ended.",
+            {(k, r): v for (k, r), v in counts.transfers.items()},
+            ("kind", "result"),
+        )
+        yield _gauge("dnsd_transfers_active", "Zone transfers under way.", counts.transfers_active)
+        yield _counter("dnsd_transfer_bytes_total", "Octets of transfers.", counts.transfer_octets)
+        yield _gauge("dnsd_journal_changes", "Changes that IXFR can go back.", len(self._journal))
+        yield _gauge("dnsd_journal_bytes", "Octets that they take, roughly.", self._journal.size)
+        yield _labelled(
+            "dnsd_notifies_total",
+            "Changes that a secondary was told of, by how it took them.",
+            {(k,): v for k, v in counts.notifies.items()},
+            ("result",),
+        )
+        yield _labelled(
+            "dnsd_tsig_failures_total",
+            "Queries whose signature was not good, by what was wrong.",
+            {(k,): v for k, v in counts.tsig_failures.items()},
+            ("error",),
         )
 
     def _of_feed(self, feed: Feed) -> Iterator[Metric]:

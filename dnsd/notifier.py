@@ -68,6 +68,8 @@ class Notifier:
 
     async def run(self) -> None:
         """Tell them, for ever."""
+        if not self._secondaries:
+            await asyncio.Event().wait()
         async with asyncio.TaskGroup() as tasks:
             for served in self._zones:
                 for secondary in self._secondaries:

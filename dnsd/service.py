@@ -7,12 +7,13 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from dnsd.config import Config, zones_of
 from dnsd.memo import Memo
 from dnsd.metrics import Counts, DnsdCollector
+from dnsd.primary import Primary
 from dnsd.responder import Responder
 from dnsd.table import AnswerTable
 from dnsd.tcp import TcpServer
@@ -51,8 +52,8 @@ class Service:
         self._follower = Follower(
             config.redis,
             config.zone[0],
-            changed=lambda services: self.updater.changed(services),
-            reset=lambda: self.updater.reset(),
+            changed=self._changed,
+            reset=self._reset,
         )
         zones = zones_of(config)
         table = AnswerTable(zones, lambda: self._follower.catalog, problem=self._problem)
@@ -67,16 +68,31 @@ class Service:
             path=Path(config.data_dir) / SNAPSHOT if config.data_dir else None,
             saves=link is None or link.index == 0,
         )
-        responder = Responder(table, random.Random())
+        self.primary = Primary(
+            config,
+            table,
+            lambda: self._follower.catalog,
+            self.counts,
+            problem=self._problem,
+            tells=link is None or link.index == 0,
+        )
+        responder = Responder(
+            table,
+            random.Random(),
+            transfers=self.primary.transfers,
+            signatures=self.primary.signatures,
+        )
         senders = Senders(config.networks)
-        self._tcp = TcpServer(responder, senders, self.counts)
+        self._tcp = TcpServer(responder, senders, self.counts, outgoing=self.primary.outgoing)
         self._udp = [
             UdpEndpoint(sock, responder, self.memo, senders, self.counts)
             for sock in sockets
             if sock.type == socket.SOCK_DGRAM
         ]
         self.metrics = registry_for("dnsd")
-        self.metrics.register(DnsdCollector(self.counts, self.memo, self.updater.feed))
+        self.metrics.register(
+            DnsdCollector(self.counts, self.memo, self.updater.feed, self.primary.journal)
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -89,6 +105,7 @@ class Service:
             if sock.type == socket.SOCK_STREAM:
                 await self._tcp.open(sock)
         self._tasks.append(asyncio.create_task(self._keep_up(self.updater.run)))
+        self._tasks.append(asyncio.create_task(self._keep_up(self.primary.notifier.run)))
         if self._link is not None:
             self._tasks.append(asyncio.create_task(self._report(self._link)))
 
@@ -105,7 +122,16 @@ class Service:
         await self._tcp.close()
 
     def reload(self) -> None:
-        """Nothing of ours is read again yet."""
+        """Read the keys again."""
+        self.primary.reload()
+
+    def _changed(self, services: Collection[str]) -> None:
+        self.updater.changed(services)
+        self.primary.changed(services)
+
+    def _reset(self) -> None:
+        self.updater.reset()
+        self.primary.reset()
 
     async def _keep_up(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run *work*, which never ends by itself; after a bug once more, not too often."""

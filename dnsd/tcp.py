@@ -10,7 +10,9 @@ from typing import cast
 
 from dnsd.framing import Framing, frame
 from dnsd.metrics import Counts
+from dnsd.outgoing import Outgoing
 from dnsd.responder import Peer, Responder
+from dnsd.transfer import Transfer
 from dnsd.udp import Senders
 
 TICK = 1.0
@@ -44,11 +46,17 @@ class TcpServer:
     """Serves the listening sockets it is given until closed."""
 
     def __init__(
-        self, responder: Responder, senders: Senders, counts: Counts, limits: Limits | None = None
+        self,
+        responder: Responder,
+        senders: Senders,
+        counts: Counts,
+        limits: Limits | None = None,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self.responder = responder
         self.counts = counts
         self.limits = limits or Limits()
+        self.outgoing = outgoing or Outgoing(counts)
         self._senders = senders
         self._servers: list[asyncio.Server] = []
         self._open: OrderedDict[Connection, None] = OrderedDict()
@@ -78,6 +86,7 @@ class TcpServer:
             self._timer.cancel()
         for connection in tuple(self._open):
             connection.end("stopping")
+        await self.outgoing.close()
         for _ in range(CLOSING_TURNS):
             await asyncio.sleep(0)
 
@@ -126,7 +135,8 @@ class TcpServer:
         for connection in tuple(self._open):
             if connection.last_message > over:
                 break
-            connection.end("idle")
+            if not connection.is_sending:  # a transfer has its own bound
+                connection.end("idle")
         self._timer = loop.call_later(TICK, self._tick)
 
 
@@ -144,14 +154,24 @@ class Connection(asyncio.Protocol):
         self._peer_is_slow = False
         self._turn: asyncio.Handle | None = None
         self._ended_by_peer = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._transfers: set[asyncio.Task[None]] = set()
 
     @property
     def is_busy(self) -> bool:
         """Whether something is under way, which closing would lose."""
         transport = self._transport
-        return self._turn is not None or (
-            transport is not None and transport.get_write_buffer_size() > 0
+        return (
+            self._turn is not None
+            or self.is_sending
+            or (transport is not None and transport.get_write_buffer_size() > 0)
         )
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a transfer is under way, or waits for its turn."""
+        return bool(self._transfers)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -171,6 +191,8 @@ class Connection(asyncio.Protocol):
             self._turn.cancel()
             self._turn = None
         self._transport = None
+        for task in self._transfers:
+            task.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._framing.feed(data)
@@ -180,15 +202,17 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The peer asks no more: what it asked is still answered, then we close."""
         self._ended_by_peer = True
-        return self._turn is not None or self._peer_is_slow
+        return self._turn is not None or self._peer_is_slow or self.is_sending
 
     def pause_writing(self) -> None:
         self._peer_is_slow = True
+        self._writable.clear()
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._peer_is_slow = False
+        self._writable.set()
         if self._turn is None:
             self._serve()
 
@@ -210,6 +234,8 @@ class Connection(asyncio.Protocol):
             self._server.counts.note(reply, tcp=True)
             if reply.packet is not None:
                 transport.write(frame(reply.packet))
+            elif reply.transfer is not None:
+                self._start(reply.transfer)
         if served:
             self.last_message = now
             self._server.touched(self)
@@ -229,9 +255,35 @@ class Connection(asyncio.Protocol):
             transport.pause_reading()
             self._turn = self._loop.call_soon(self._serve)
         elif self._ended_by_peer:
-            transport.close()
+            if not self.is_sending:
+                transport.close()
         else:
             transport.resume_reading()
+
+    # --- what a transfer needs ------------------------------------------------------------------
+
+    def _start(self, transfer: Transfer) -> None:
+        """Send *transfer* beside what else is asked: its messages and answers interleave."""
+        task = self._server.outgoing.start(transfer, self)
+        if task is not None:
+            self._transfers.add(task)
+            task.add_done_callback(self._transfer_ended)
+
+    def _transfer_ended(self, task: asyncio.Task[None]) -> None:
+        self._transfers.discard(task)
+        self.last_message = self._loop.time()
+        self._server.touched(self)
+        if self._turn is None and not self._peer_is_slow:
+            self._serve()
+
+    def write(self, message: bytes) -> None:
+        """Send one message, unless the peer is gone."""
+        if self._transport is not None:
+            self._transport.write(frame(message))
+
+    async def writable(self) -> None:
+        """Wait until the peer has read most of what was written."""
+        await self._writable.wait()
 
     def end(self, reason: str) -> None:
         """Close: at once where answers are stuck, else after they have left."""

@@ -16,7 +16,10 @@ SHELLS = {
     "callboard": {"*"},
     "registry": {"store", "feed", "follower", "redis_client"},
     "registry.runtime": {"lifecycle", "admin", "http", "supervisor", "process", "logs", "metrics"},
-    "dnsd": {"udp", "tcp", "updater", "workers", "metrics", "service", "__main__", "sockets"},
+    "dnsd": {
+        "udp", "tcp", "updater", "workers", "metrics", "service", "__main__", "sockets", "outgoing",
+        "notifier", "primary",
+    },
     "registrar": {
         "handlers", "sweeper", "lookups", "batching", "gate", "reads", "metrics", "service", "app",
         "__main__",
