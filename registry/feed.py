@@ -267,7 +267,7 @@ class Everything:
 
 
 async def read_all(redis: Redis, keys: Keys) -> Everything:
-    """The zone as it stands when the call ends.
+    """The zone as it stands at some moment after the scan.
 
     The stream's last id and the revision are read at one moment, then the instances one by
     one, then what happened meanwhile is folded in: changes older than an instance lose.
@@ -301,7 +301,12 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
         if field.startswith("dead:")
     }
     unseen: set[str] = set()
-    while entries := await _after(redis, keys, cursor.id):
+    more = True
+    while more:
+        entries = await _after(redis, keys, cursor.id)
+        # A short answer was the end of the stream, later than the scan.  To wait for an empty
+        # one would be to wait for a moment in which nobody writes.
+        more = len(entries) == READ_COUNT
         for entry_id, fields in entries:
             try:
                 change = advance(cursor, entry_id, fields)

@@ -21,6 +21,9 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_UNREACHABLE = 0, 1, 2, 3,
 STOP_BUDGET = 9.0
 """Seconds for drain and stop together: a second less than Docker waits before it kills."""
 
+DRAIN_BUDGET = 8.0
+"""Seconds of these that draining may take, so that something is left to stop in."""
+
 T = TypeVar("T")
 
 log = logs.get("callboard")
@@ -109,6 +112,7 @@ async def _live(name: str, build: Callable[[], Part]) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop)
     loop.add_signal_handler(signal.SIGHUP, part.reload)
+    ends = None
     try:
         starting = asyncio.ensure_future(part.start())
         await _first(starting, stopping)
@@ -118,15 +122,16 @@ async def _live(name: str, build: Callable[[], Part]) -> int:
             await starting
         await stopping.wait()
         log.info("stopping", part=name)
+        ends = loop.time() + STOP_BUDGET
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_BUDGET):
+            async with asyncio.timeout(DRAIN_BUDGET):
                 await part.drain()
     except (OSError, CallboardError) as error:
         log.error("cannot go on", part=name, error=explain(error))
         return EXIT_FAILED
     finally:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_BUDGET):
+            async with asyncio.timeout_at(ends or loop.time() + STOP_BUDGET):
                 await part.stop()
     log.info("stopped", part=name)
     return EXIT_OK

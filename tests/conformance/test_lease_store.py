@@ -669,6 +669,7 @@ async def test_everything_that_a_registration_can_hold_comes_back_as_it_went(
         record_ttl=900,
         named=False,
         caller="fd00::2",
+        owner="team-a",
     )
 
     granted = await world.store.register(wanted, lease_id="a", generation=2**53 - 1)

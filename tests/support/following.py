@@ -57,13 +57,16 @@ async def beating(store: LeaseStore) -> AsyncIterator[None]:
             await task
 
 
-def membership(snapshot: Snapshot) -> tuple[int, dict[str, Instance], dict[str, Instance]]:
+Membership = tuple[int, dict[str, Instance], dict[str, Instance], dict[str, int]]
+
+
+def membership(snapshot: Snapshot) -> Membership:
     """What the feed carries of it: all but lease ids and generations."""
     instances, gone = (
         {i.registration.key: replace(i, lease_id="", generation=0) for i in many}
         for many in (snapshot.instances, snapshot.gone)
     )
-    return snapshot.revision, instances, gone
+    return snapshot.revision, instances, gone, dict(snapshot.answers)
 
 
 async def agrees(follower: Follower, store: LeaseStore) -> bool:

@@ -135,7 +135,7 @@ def test_serving_is_in_the_order_of_ids_and_leaves_out_who_is_not_in_dns() -> No
 
 
 acts = st.tuples(
-    st.sampled_from("rrrrdsnx"),
+    st.sampled_from("rrrrdsnxa"),
     st.sampled_from(["pay_ments", "pay-ments", "orders"]),
     st.sampled_from("abc"),
     st.integers(1, 2),
@@ -158,6 +158,8 @@ def history(script: list[tuple[str, str, str, int]]) -> tuple[list[Change], list
                     run(store.deregister(key))
                 case "s":
                     run(store.set_state(key, "draining", ""))
+                case "a":
+                    run(store.set_answers(key.partition("/")[0], data))
                 case "n":
                     run(store.renew([Renewal(key)]))
                 case "x":

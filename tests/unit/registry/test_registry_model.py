@@ -65,6 +65,7 @@ registrations = st.builds(
     record_ttl=st.just(1),
     named=st.booleans(),
     caller=st.just("") | ip_addresses,
+    owner=st.just("") | localities,
 )
 instances = st.builds(
     Instance,
@@ -117,6 +118,7 @@ def test_the_longest_registration_that_passes_fits_into_an_entry() -> None:
         lease_ttl=3600,
         record_ttl=900,
         caller="2001:db8:1111:2222:3333:4444:5555:6666",
+        owner="o" * 63,
     )
     instance = Instance(longest, model.MAX_INTEGER, "f" * 64, model.MAX_INTEGER)
     full = replace(instance, reason="r" * model.MAX_REASON, found=longest.addresses)
@@ -275,6 +277,7 @@ def test_an_entry_that_breaks_a_rule_says_so(line: int, text: str) -> None:
         ({"record_ttl": 0}, "record_ttl"),
         ({"record_ttl": 16}, "record_ttl"),
         ({"caller": "somewhere"}, "caller"),
+        ({"owner": "team a"}, "owner"),
     ],
 )
 def test_a_broken_rule_names_its_field(change: dict[str, Any], field: str) -> None:
@@ -411,6 +414,10 @@ def test_changes_come_back_from_the_stream() -> None:
         {"k": "settings", "a": "9" * 5000},
         {"k": "settings", "a": "\u0663"},
         {"k": ""},
+        {"k": "settings", "m": "payments"},
+        {"k": "settings", "m": "payments", "a": "1001"},
+        {"k": "settings", "m": "payments", "a": "9" * 5000},
+        {"k": "settings", "m": "payments", "a": "٣"},
         {"m": "payments/pay-2"},
         {"r": "9", "p": "8"},
         {"v": ""},
