@@ -25,8 +25,8 @@ log = logs.get("feed")
 class Follower:
     """The catalog of *zone*, followed from the store at *url* by `run()`.
 
-    *changed* is called with the folded names of services whose content changed, *reset* when
-    all of it may have.  A catalog that was never loaded is empty and not `loaded`.
+    *changed* is called after each change with the folded names of the services it touched (none,
+    when only the revision rose), *reset* when all of it may have changed.  A catalog that was never loaded is empty and not `loaded`.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Follower:
                     case change:
                         self.applied += 1
                         touched = self.catalog.apply(change)
-                        if touched is not None:
-                            self._changed((touched,))
+                        # A change that touches no service still moves the revision.
+                        self._changed(() if touched is None else (touched,))
                         self._heard(change)
                         self._wake()
 

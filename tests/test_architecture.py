@@ -17,7 +17,8 @@ SHELLS = {
     "registry": {"store", "feed", "follower", "redis_client"},
     "registry.runtime": {"lifecycle", "admin", "http", "supervisor", "process", "logs", "metrics"},
     "dnsd": {
-        "udp", "tcp", "updater", "workers", "metrics", "service", "__main__", "sockets", "outgoing",
+        "udp", "tcp", "updater", "workers", "metrics", "service", "__main__", "sockets", "mmsg",
+        "outgoing",
         "notifier", "primary",
     },
     "registrar": {
