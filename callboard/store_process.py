@@ -137,7 +137,7 @@ class StoreProcess:
             "unixsocketperm": "700",
             "dir": str(self._data.path),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
