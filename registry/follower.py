@@ -26,7 +26,8 @@ class Follower:
     """The catalog of *zone*, followed from the store at *url* by `run()`.
 
     *changed* is called after each change with the folded names of the services it touched (none,
-    when only the revision rose), *reset* when all of it may have changed.  A catalog that was never loaded is empty and not `loaded`.
+    when only the revision rose), *reset* when all of it may have changed.  A catalog that was never
+    loaded is empty and not `loaded`.
     """
 
     def __init__(
