@@ -22,7 +22,7 @@ SERIALS = 1 << 32
 HALF = 1 << 31
 
 ENTRY_SIZE = 500
-INSTANCE_SIZE = 1600
+INSTANCE_SIZE = 1000
 """Octets of a change, and of an instance without metadata, measured."""
 
 

@@ -55,8 +55,9 @@ def asked_serial(packet: bytes, asked: Query) -> int | None:
             if record.section == reading.AUTHORITY:
                 _, at = reading.read_name(packet, record.rdata)
                 _, at = reading.read_name(packet, at)
-                right = record.rtype == query.SOA and record.owner == asked.key
-                return int.from_bytes(packet[at : at + 4], "big") if right else None
+                if (record.rtype, record.owner) != (query.SOA, asked.key) or at + 4 > record.end:
+                    return None
+                return int.from_bytes(packet[at : at + 4], "big")
     except ValueError:
         pass
     return None
