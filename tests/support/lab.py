@@ -64,7 +64,8 @@ def a_lab() -> Iterator["Lab"]:
             *("--admin", f"127.0.0.1:{LOADING_ADMIN_PORT}"),
         )
         other = server.start(sys.executable, "-m", "tests.support.elsewhere", ELSEWHERE)
-        eventually(ready.exists, up.text)
+        eventually(lambda: ready.exists() or not up.running, up.text)
+        assert up.running, up.text()
         store = json.loads(ready.read_text())["redis"]
         replica = server.start(
             *(*dnsd, "--listen", f"[{REPLICA}]:53", "--redis", store, "--admin", "127.0.0.1:0")
