@@ -55,7 +55,7 @@ class Notice:
         self._serial: int | None = None
         self._due: float | None = None
         self._attempts = 0
-        self._first_change = 0.0
+        self._first_change = self._last_change = 0.0
         self._last_sent = float("-inf")
 
     def next_action(self, serial: int | None, now: float) -> Send | GiveUp | Wait:
@@ -78,6 +78,7 @@ class Notice:
         the other, the first is not kept waiting for the last."""
         if self._due is None or self._attempts:
             self._first_change = now
+        self._last_change = now
         settled = min(now + self._settling, self._first_change + INTERVAL)
         self._due = max(settled, self._last_sent + INTERVAL)
         self._serial, self._attempts = serial, 0
@@ -90,9 +91,15 @@ class Notice:
         self._due = now + waits[self._attempts - 1]
 
     def done(self) -> None:
-        """It replied, or cannot be reached: nothing more until the next change."""
-        if self._attempts:
-            self._due = None
+        """It replied, or cannot be reached: nothing more until the next change.
+
+        If the last change was told before it had settled, it is told once more.
+        """
+        if not self._attempts:
+            return
+        is_settled = self._last_sent - self._last_change >= self._settling
+        self._attempts = 0
+        self._due = None if is_settled else self._last_sent + INTERVAL
 
 
 class Message(NamedTuple):

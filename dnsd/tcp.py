@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer_is_slow = False
         self._turn: asyncio.Handle | None = None
-        self._ended_by_peer = False
+        self._ended_by_peer = self._is_aborted = False
         self._writable = asyncio.Event()
         self._writable.set()
         self._transfers: set[asyncio.Task[None]] = set()
@@ -287,10 +287,11 @@ class Connection(asyncio.Protocol):
 
     def end(self, reason: str) -> None:
         """Close: at once where answers are stuck, else after they have left."""
-        if self._transport is None:
+        if self._transport is None or self._is_aborted:
             return
         self._server.counts.tcp_closed[reason] += 1
         if reason != "framing" and self._transport.get_write_buffer_size() > 0:
+            self._is_aborted = True
             self._transport.abort()
         else:
             self._transport.close()
