@@ -8,24 +8,30 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
 from registrar import problems
+from registrar.access import Access
 from registrar.body import MAX_BODY, parse_json, require_json
 from registrar.callers import caller_of
+from registrar.calls import Call, Reply, Stream
+from registrar.connections import Connection
 from registrar.endpoints import Network
-from registrar.errors import BodyTooLarge, SlowBody
-from registrar.handlers import Call, Handlers, Reply
+from registrar.errors import BodyTooLarge, SlowBody, SlowWatcher
 from registrar.metrics import Metrics
+from registrar.routes import EVERYWHERE, Route
 from registrar.view import View
 from registry.runtime import logs
 
 BODY_SECONDS = 10.0
 """That a body may take to arrive.  Ours are small; whoever takes longer holds a connection."""
+
+WRITE_SECONDS = 10.0
+"""That one part of a stream may take to leave; a listener who does not read loses it."""
 
 _HEADERS: Final = {
     "Content-Type": "application/json",
@@ -34,33 +40,6 @@ _HEADERS: Final = {
 }
 
 log = logs.get("registrar")
-
-Handle = Callable[[Call], Awaitable[Reply]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One call of the API; *operation* is its name in the metrics, if it has one there."""
-
-    method: str
-    path: str
-    handle: Handle
-    operation: str | None = None
-    has_body: bool = False
-
-
-def api_routes(handlers: Handlers) -> tuple[Route, ...]:
-    """The calls of the API.  Each is served under its path and under /v1 and its path."""
-    instance = "/services/{service}/instances/{instance}"
-    return (
-        Route("POST", "/register", handlers.register, "register", has_body=True),
-        Route("POST", "/heartbeat", handlers.heartbeat, "heartbeat", has_body=True),
-        Route("DELETE", "/deregister/{service}", handlers.deregister, "deregister"),
-        Route("DELETE", instance, handlers.deregister_instance, "deregister"),
-        Route("PUT", instance + "/state", handlers.set_state, has_body=True),
-        Route("GET", "/services", handlers.list_services, "list"),
-        Route("GET", "/services/{service}", handlers.get_service, "get"),
-    )
 
 
 class App:
@@ -71,46 +50,87 @@ class App:
         routes: Sequence[Route],
         pages: dict[str, Callable[[], web.Response]],
         view: View,
+        access: Access,
         metrics: Metrics,
         trusted: Sequence[Network],
     ) -> None:
         self._view = view
+        self._access = access
         self._metrics = metrics
         self._trusted = trusted
         self.application = web.Application(
             middlewares=[self._refuse_by_problem], client_max_size=MAX_BODY
         )
         router = self.application.router
-        for prefix in ("", "/v1"):
-            for route in routes:
-                add = (
-                    router.add_get
-                    if route.method == "GET"
-                    else partial(router.add_route, route.method)
-                )
+        for route in routes:
+            # Whoever asks for the head of an endless answer would wait for ever.
+            is_get, head = route.method == "GET", not route.is_stream
+            add = (
+                partial(router.add_get, allow_head=head)
+                if is_get
+                else partial(router.add_route, route.method)
+            )
+            for prefix in route.prefixes:
                 add(prefix + route.path, self._serve(route))
+        for prefix in EVERYWHERE:
             for path, page in pages.items():
                 router.add_get(prefix + path, _page(page))
 
-    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """*route* as aiohttp calls it; every error becomes a problem here."""
         operation, handle = route.operation, route.handle
 
-        async def serve(request: web.Request) -> web.Response:
+        async def serve(request: web.Request) -> web.StreamResponse:
             began = time.perf_counter()
+            query: Sequence[tuple[str, str]] = ()
             try:
+                caller = self._caller(request)
+                who = self._access.admit(request.headers, caller, route.right, began)
                 body = await _body_of(request) if route.has_body else None
-                query = list(request.query.items()) if request.query_string else ()
-                call = Call(self._caller(request), request.match_info, query, body)
-                reply = await handle(call)
+                if request.query_string:
+                    query = list(request.query.items())
+                call = Call(
+                    caller,
+                    request.match_info,
+                    query,
+                    body,
+                    who,
+                    request.headers,
+                    lambda: request.transport is None,
+                )
+                answer = await handle(call)
             except Exception as error:
-                reply = self._problem(error)
+                answer = self._problem(error)
+            if isinstance(answer, Stream):
+                return await self._streamed(request, answer)
             if operation is not None:
-                outcomes = reply.outcomes or (reply.status,)
-                self._metrics.operation(operation, outcomes, time.perf_counter() - began)
-            return self._response(route, reply)
+                outcomes = answer.outcomes or (answer.status,)
+                # Who waits for a change takes long, and nothing is slow.
+                waited = any(name == "index" for name, _ in query)
+                seconds = None if waited else time.perf_counter() - began
+                self._metrics.operation(operation, outcomes, seconds)
+            return self._response(route, answer)
 
         return serve
+
+    async def _streamed(self, request: web.Request, stream: Stream) -> web.StreamResponse:
+        """*stream* as a response that ends with its listener, its slowness, or this registrar."""
+        response = web.StreamResponse(headers={**_HEADERS, **stream.headers})
+        try:
+            await response.prepare(request)
+            async with aclosing(stream.chunks) as chunks:
+                async for chunk in chunks:
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await response.write(chunk)
+        except (TimeoutError, SlowWatcher):
+            self._metrics.watcher_dropped()
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass  # the listener has gone, as they all do some day
+        finally:
+            stream.release()
+        return response
 
     def _caller(self, request: web.Request) -> str:
         forwarded = request.headers.getall("X-Forwarded-For", ()) if self._trusted else ()
@@ -122,6 +142,7 @@ class App:
             log.exception("request failed")
             self._metrics.internal_error()
             answer = problems.internal()
+        self._metrics.refused(answer.status, answer.name)
         return _reply_of(answer)
 
     def _response(self, route: Route, reply: Reply) -> web.Response:
@@ -143,6 +164,8 @@ class App:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         """What aiohttp's router refuses (unknown path, other method), as a problem."""
+        connection = cast(Connection, request.protocol)
+        connection.request_begins()
         try:
             return await handler(request)
         except web.HTTPMethodNotAllowed as error:
@@ -152,6 +175,8 @@ class App:
         except web.HTTPException as error:
             detail = f"there is nothing at {request.path[:80]}; /openapi.json lists what there is"
             return _response_of(problems.of_status(error.status, detail))
+        finally:
+            connection.request_ends()
 
 
 def json_page(status: int, document: object) -> web.Response:

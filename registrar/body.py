@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Never
 
-from registrar.errors import MalformedBody, WrongMediaType
+from registrar.errors import BodyTooDeep, MalformedBody, WrongMediaType
 
 MAX_BODY = 64 * 1024
 """Octets.  The largest registration that the rules allow is about 12 KiB; the rest is for lists."""
@@ -41,7 +41,7 @@ def require_json(media_type: str, charset: str | None, encoding: str) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """The value in *body*; MalformedBody says where and why it is not one."""
+    """The value in *body*; MalformedBody and BodyTooDeep say where and why it is not one."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -53,9 +53,9 @@ def parse_json(body: bytes) -> Any:
             f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
     except RecursionError as error:
-        raise MalformedBody(f"nested deeper than {MAX_DEPTH} levels") from error
+        raise BodyTooDeep(f"nested deeper than {MAX_DEPTH} levels") from error
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
-        raise MalformedBody(f"nested deeper than {MAX_DEPTH} levels")
+        raise BodyTooDeep(f"nested deeper than {MAX_DEPTH} levels")
     return value
 
 

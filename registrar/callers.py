@@ -16,7 +16,7 @@ def caller_of(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network
     address = _peer_address(peer)
     if address is None:
         return ""
-    if forwarded_for and _is_within(address, trusted):
+    if forwarded_for and is_within(address, trusted):
         return canonical_address(forwarded_for[-1].rpartition(",")[2].strip()) or address
     return address
 
@@ -25,6 +25,9 @@ _peer_address = lru_cache(4096)(canonical_address)
 """A fleet's proxies and sidecars; a peer's text comes from the kernel, so that none is long."""
 
 
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
+def is_within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether *address* lies in one of *networks*; an empty one (a Unix socket) lies in none."""
+    if not address:
+        return False
     ip = ipaddress.ip_address(address)
     return any(ip.version == network.version and ip in network for network in networks)

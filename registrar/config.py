@@ -66,6 +66,44 @@ class Config:
         default=False,
         help="listen beyond loopback although anyone who reaches the port may write",
     )
+    tokens: str = option(
+        text,
+        default="",
+        help="TOML file that says whose tokens may register and change what; read again on SIGHUP",
+        metavar="FILE",
+    )
+    read_tokens: bool = option(
+        boolean,
+        default=False,
+        help="ask for a token with the right to read also where nothing is changed",
+    )
+    tls_cert: str = option(
+        text,
+        default="",
+        help="serve TLS with this certificate chain (PEM); read again on SIGHUP",
+        metavar="FILE",
+    )
+    tls_key: str = option(
+        text, default="", help="private key of the certificate (PEM)", metavar="FILE"
+    )
+    tls_client_ca: str = option(
+        text,
+        default="",
+        help="ask clients for a certificate, signed by one of these authorities (PEM)",
+        metavar="FILE",
+    )
+    max_connections: int = option(
+        integer(1, 1_000_000),
+        default=10_000,
+        help="connections open at once; each costs some 15 KB",
+        metavar="N",
+    )
+    max_connections_per_client: int = option(
+        integer(1, 1_000_000),
+        default=1_000,
+        help="of these from one address; trusted proxies and this machine have no such limit",
+        metavar="N",
+    )
     trusted_proxies: tuple[Network, ...] = option(
         networks,
         default=(),
@@ -80,16 +118,25 @@ class Config:
     )
 
     @property
-    def health_address(self) -> HostPort:
-        """Where `--health` asks: health is served beside the API."""
-        return self.listen
+    def health_address(self) -> HostPort | None:
+        """Where `--health` asks: health is served beside the API.
+
+        Nowhere where that speaks TLS, and may want to see a certificate: give `--admin` there.
+        """
+        return None if self.tls_cert else self.listen
 
 
 def problems(config: Config) -> Iterator[str]:
     """The rules across fields."""
-    if not config.listen.is_loopback and not config.insecure:
+    if not config.listen.is_loopback and not config.tokens and not config.insecure:
         yield (
-            f"setting listen: {config.listen} can be reached from outside, and anyone who reaches"
-            " it may register any service; listen on 127.0.0.1 or [::1], or give --insecure if"
-            " the network is to be trusted"
+            f"setting listen: {config.listen} can be reached from outside, and without tokens"
+            " anyone who reaches it may register any service; listen on 127.0.0.1 or [::1], name"
+            " a file of tokens with --tokens, or give --insecure if the network is to be trusted"
         )
+    if config.read_tokens and not config.tokens:
+        yield "setting read_tokens: there are no tokens to read with; name their file with --tokens"
+    if bool(config.tls_cert) != bool(config.tls_key):
+        yield "setting tls_cert: certificate and key go together; give --tls-cert and --tls-key"
+    if config.tls_client_ca and not config.tls_cert:
+        yield "setting tls_client_ca: clients show certificates over TLS only; give --tls-cert"

@@ -21,7 +21,10 @@ class LeaseTime:
     remaining: float | None
 
 
-UNKNOWN = LeaseTime(0.0, None)
+def presumed(instance: Instance) -> LeaseTime:
+    """The lease time of an instance of which none is known: as when it was registered."""
+    lease = instance.registration.lease_ttl
+    return LeaseTime(instance.registered_at_ms / 1000, lease if lease else None)
 
 
 def instance_document(instance: Instance, lease: LeaseTime, now: float) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def render_service(
 ) -> RenderedService:
     """*instances* (at least one) of the service listed as *name*; *leases* by folded id."""
     documents = {
-        i.id: instance_document(i, leases.get(i.id, UNKNOWN), now)
+        i.id: instance_document(i, leases.get(i.id) or presumed(i), now)
         for i in sorted(instances, key=lambda i: i.id)
     }
     candidates = selection.candidates(instances)

@@ -12,6 +12,10 @@ class MalformedBody(CallboardError):
     """The body is not JSON as we take it: broken, ambiguous, too deep."""
 
 
+class BodyTooDeep(MalformedBody):
+    """The body's lists and objects are nested deeper than the limit."""
+
+
 class BodyTooLarge(CallboardError):
     """The body exceeds the limit."""
 
@@ -22,6 +26,14 @@ class SlowBody(CallboardError):
 
 class WrongMediaType(CallboardError):
     """The body is not announced as plain JSON."""
+
+
+class Unauthorized(CallboardError):
+    """Whoever asks shows no token, or none that is known here."""
+
+
+class Forbidden(CallboardError):
+    """The token shown does not allow this."""
 
 
 class ServiceNotFound(CallboardError):
@@ -50,3 +62,7 @@ class LimitReached(CallboardError):
 
 class ViewNotReady(CallboardError):
     """What this registrar knows is not current enough to say that something does not exist."""
+
+
+class SlowWatcher(CallboardError):
+    """A listener did not read for so long that what comes next is not kept any more."""

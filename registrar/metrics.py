@@ -18,6 +18,9 @@ SECONDS: Final = (
 )
 """Buckets on both sides of 5, 10 and 100 ms, which the promises and alerts are about."""
 
+REFUSALS: Final = frozenset((401, 403, 408, 413, 429))
+"""Statuses of requests that met a bound, or had no right to what they asked."""
+
 BREAKER_STATES: Final = {CLOSED: 0, OPEN: 1, HALF_OPEN: 2}
 
 
@@ -78,6 +81,17 @@ class Metrics:
             ["result"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "registrar_refusals_total",
+            "Requests and connections refused for a right or a bound, by the problem's name.",
+            ["problem"],
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "registrar_watchers_dropped_total",
+            "Listeners to events who read too slowly.",
+            registry=registry,
+        )
         self._malformed = Counter(
             "registrar_malformed_requests_total",
             "Requests that were not HTTP.",
@@ -104,6 +118,8 @@ class Metrics:
         revision: Callable[[], float],
         age: Callable[[], float],
         breaker: Callable[[], str],
+        connections: Callable[[], float],
+        watchers: Callable[[], float],
     ) -> None:
         """Export what is read when somebody scrapes."""
         self._gauge(
@@ -126,18 +142,25 @@ class Metrics:
             "Since the catalog was last known to be current.",
             age,
         )
+        self._gauge("registrar_connections", "Connections open.", connections)
+        self._gauge("registrar_watchers", "Requests that wait for changes.", watchers)
 
     def _gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self.registry).set_function(read)
 
-    def operation(self, name: str, statuses: tuple[int, ...], seconds: float) -> None:
-        """One request of operation *name*, answered with these statuses after *seconds*."""
+    def operation(self, name: str, statuses: tuple[int, ...], seconds: float | None) -> None:
+        """One request of operation *name*, answered with these statuses after *seconds*.
+
+        None for one that waited for a change, and says nothing of how fast we are.
+        """
         for status in statuses:
             key = name, outcome_of(status)
             counter = self._outcomes.get(key)
             if counter is None:
                 counter = self._outcomes[key] = self._operations.labels(*key)
             counter.inc()
+        if seconds is None:
+            return
         duration = self._durations.get(name)
         if duration is None:
             duration = self._durations[name] = self._seconds.labels(name)
@@ -160,6 +183,18 @@ class Metrics:
 
     def store_failed(self) -> None:
         self._store_failures.inc()
+
+    def refused(self, status: int, name: str) -> None:
+        """A request was answered with the problem *name*; it counts if a bound or right did it."""
+        if status in REFUSALS:
+            self._refusals.labels(name).inc()
+
+    def bounded(self, name: str) -> None:
+        """A connection met the bound *name*."""
+        self._refusals.labels(name).inc()
+
+    def watcher_dropped(self) -> None:
+        self._dropped.inc()
 
     def malformed(self) -> None:
         self._malformed.inc()

@@ -4,19 +4,29 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from registrar import problems
-from registrar.schema import BODIES, MAX_LIST, HeartbeatBody, RegistrationBody, StateBody
-from registry.model import SETTABLE_STATES, STATES
+from registrar.openapi_shapes import ref, schemas
+from registrar.requests import MAX_LIST
+from registrar.shapes import HeartbeatBody, RegistrationBody, SettingsBody, StateBody
+from registry.model import MAX_INTEGER, STATES
+from registry.names import MAX_NAME
+
+JSON: Final = "application/json"
 
 _TEXT: Final = {"type": "string"}
-_WHOLE: Final = {"type": "integer"}
-_SECONDS: Final = {"type": "number", "description": "Seconds since 1970."}
-_TEXT_OR_NULL: Final = {"type": ["string", "null"]}
 _TEXTS: Final = {"type": "array", "items": _TEXT}
+
+ALWAYS: Final = (401, 403, 429)
+"""Possible at every call: no token, the wrong one, too many of something."""
+
+OF_BODIES: Final = (400, 408, 413, 415, 422, 503)
+"""Besides, where a body is read."""
+
+OF_LISTS: Final = (422, 503)
+"""Besides, where something is listed."""
 
 
 def document(version: str) -> dict[str, Any]:
     """The document of this version of the registrar."""
-    paths = _paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -29,240 +39,217 @@ def document(version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}, {"url": "/v1"}],
-        "paths": paths,
-        "components": {"schemas": _schemas()},
-    }
-
-
-# --- shapes -----------------------------------------------------------------------------
-
-
-def _schemas() -> dict[str, Any]:
-    return {
-        **{cls.__name__: BODIES[cls].json_schema() for cls in BODIES},
-        "Registered": _registered(),
-        "HeartbeatReceived": _heartbeat_received(),
-        "HeartbeatResults": _object({"results": {"type": "array", "items": _heartbeat_result()}}),
-        "Service": _service(),
-        "Instance": _instance(),
-        "Deregistered": _object(
-            {
-                "message": _TEXT,
-                "service_name": _TEXT,
-                "instance_id": _TEXT,
-                "revision": _TEXT,
-            },
-            optional=("instance_id", "revision"),
-        ),
-        "StateSet": _object(
-            {
-                "message": _TEXT,
-                "service_name": _TEXT,
-                "instance_id": _TEXT,
-                "state": {"enum": list(SETTABLE_STATES)},
-                "reason": _TEXT_OR_NULL,
-                "revision": _TEXT,
-            }
-        ),
-        "Problem": _problem(),
-    }
-
-
-def _object(properties: dict[str, Any], optional: Iterable[str] = ()) -> dict[str, Any]:
-    left_out = set(optional)
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in left_out],
-    }
-
-
-def _registered() -> dict[str, Any]:
-    return _object(
-        {
-            "message": _TEXT,
-            "service_name": _TEXT,
-            "instance_id": _TEXT,
-            "lease_id": {**_TEXT, "description": "Only its holder may renew; see heartbeat."},
-            "lease_ttl": {**_WHOLE, "minimum": 0},
-            "heartbeat_interval": {**_WHOLE, "minimum": 1},
-            "revision": {**_TEXT, "pattern": "^[0-9]+$"},
-            "names": _object({"service": _TEXT, "srv": _TEXTS, "instance": _TEXT}),
-        }
-    )
-
-
-def _heartbeat_received() -> dict[str, Any]:
-    return _object(
-        {
-            "message": _TEXT,
-            "service_name": _TEXT,
-            "instance_id": _TEXT,
-            "ttl_remaining": {**_WHOLE, "minimum": 0},
-        }
-    )
-
-
-def _heartbeat_result() -> dict[str, Any]:
-    return {
-        **_object({"status": {**_WHOLE, "enum": [200, 404, 409, 422, 503]}}),
-        "description": "As the single form, with its status; other than 200: a problem.",
-    }
-
-
-def _instance() -> dict[str, Any]:
-    port = {"anyOf": [_WHOLE, _object({"port": _WHOLE, "protocol": {"enum": ["tcp", "udp"]}})]}
-    return _object(
-        {
-            "instance_id": _TEXT,
-            "endpoint": _TEXT,
-            "addresses": _TEXTS,
-            "host": _TEXT_OR_NULL,
-            "ports": {"type": "object", "additionalProperties": port},
-            "priority": _WHOLE,
-            "weight": _WHOLE,
-            "version": _TEXT_OR_NULL,
-            "zone": _TEXT_OR_NULL,
-            "tags": _TEXTS,
-            "metadata": {"type": "object", "additionalProperties": _TEXT},
-            "health_endpoint": _TEXT,
-            "state": {"enum": list(STATES)},
-            "state_reason": _TEXT_OR_NULL,
-            "static": {"type": "boolean", "description": "Without a lease."},
-            "registered_at": _SECONDS,
-            "last_heartbeat": _SECONDS,
-            "ttl_remaining": {**_WHOLE, "minimum": 0},
-            "revision": _TEXT,
-        }
-    )
-
-
-def _service() -> dict[str, Any]:
-    return {
-        **_object(
-            {
-                "service_name": _TEXT,
-                "endpoint": _TEXT,
-                "health_endpoint": _TEXT,
-                "metadata": {"type": "object", "additionalProperties": _TEXT},
-                "registered_at": _SECONDS,
-                "last_heartbeat": _SECONDS,
-                "ttl_remaining": {**_WHOLE, "minimum": 0},
-                "stale": {"const": True, "description": "Shown from memory, Redis is away."},
-                "instances": {"type": "array", "items": _ref("Instance"), "minItems": 1},
-            },
-            optional=("stale",),
-        ),
-        "description": "The fields beside `instances` are those of one of them, drawn as by DNS.",
-    }
-
-
-def _problem() -> dict[str, Any]:
-    return _object(
-        {
-            "type": {**_TEXT, "format": "uri", "examples": [problems.TYPE_PREFIX + "invalid"]},
-            "title": _TEXT,
-            "status": _WHOLE,
-            "detail": _TEXT,
-            "errors": {
-                "type": "array",
-                "items": _object({"field": _TEXT, "message": _TEXT}),
+        # Which calls want a token, the operator decides; health and metrics never do.
+        "security": [{}, {"bearer": []}, {"registryToken": []}],
+        "paths": {**_writes(), **_reads(), **_consuls(), **_pages()},
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "registryToken": {"type": "apiKey", "in": "header", "name": "X-Registry-Token"},
             },
         },
-        optional=("errors",),
+    }
+
+
+# --- parameters ---------------------------------------------------------------------------
+
+
+def _parameter(name: str, where: str, schema: dict[str, Any], text: str = "") -> dict[str, Any]:
+    parameter = {"name": name, "in": where, "required": where == "path", "schema": schema}
+    return {**parameter, "description": text} if text else parameter
+
+
+SERVICE: Final = _parameter("service", "path", {"type": "string", "minLength": 1})
+INSTANCE: Final = _parameter("instance", "path", {"type": "string", "minLength": 1})
+WAITING: Final = [
+    _parameter(
+        "index",
+        "query",
+        {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER},
+        "Wait for something later than this revision (X-Callboard-Index of an earlier answer).",
+    ),
+    _parameter(
+        "wait",
+        "query",
+        {"type": "string", "pattern": "^([0-9]{1,9}(\\.[0-9]{1,9})?(ms|s|m|h)?)?$"},
+        "At most so long: 30s, 500ms, 1m; never longer than 55s.",
+    ),
+]
+CONDITION: Final = _parameter("If-None-Match", "header", _TEXT)
+FILTERS: Final = [
+    _parameter(name, "query", {"type": "array", "items": items})
+    for name, items in (
+        ("tag", _TEXT),
+        ("version", _TEXT),
+        ("zone", _TEXT),
+        ("state", {"enum": list(STATES)}),
     )
+]
 
 
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+# --- calls --------------------------------------------------------------------------------
 
 
-# --- calls ------------------------------------------------------------------------------
-
-
-def _paths() -> dict[str, Any]:
-    service = _parameter("service", "path", {"type": "string", "minLength": 1})
-    instance = _parameter("instance", "path", {"type": "string", "minLength": 1})
-    filters = [
-        _parameter(name, "query", {"type": "array", "items": items})
-        for name, items in (
-            ("tag", _TEXT),
-            ("version", _TEXT),
-            ("zone", _TEXT),
-            ("state", {"enum": list(STATES)}),
-        )
-    ]
-    detail = _parameter("detail", "query", {"type": "boolean", "default": False})
+def _writes() -> dict[str, Any]:
     lease_id = _parameter("lease_id", "query", {"type": "string", "minLength": 1})
     # An item that is none gets a result of its own (422), and costs the others nothing.
     one = {"description": f"A {HeartbeatBody.__name__}; each is judged by itself."}
     beats = {"type": "array", "items": one, "maxItems": MAX_LIST}
-    body_errors = (400, 408, 413, 415, 422, 503)
     return {
         "/register": {
             "post": _operation(
                 "register",
                 "Register an instance, or renew it",
-                {201: _ref("Registered"), 200: _ref("Registered")},
-                (409, 429, *body_errors),
-                body=_ref(RegistrationBody.__name__),
+                {201: ref("Registered"), 200: ref("Registered")},
+                (409, *OF_BODIES),
+                body=ref(RegistrationBody.__name__),
             )
         },
         "/heartbeat": {
             "post": _operation(
                 "heartbeat",
                 "Renew one lease, or a list of them",
-                {200: {"anyOf": [_ref("HeartbeatReceived"), _ref("HeartbeatResults")]}},
-                (404, 409, *body_errors),
-                body={"anyOf": [_ref(HeartbeatBody.__name__), beats]},
+                {200: {"anyOf": [ref("HeartbeatReceived"), ref("HeartbeatResults")]}},
+                (404, 409, *OF_BODIES),
+                body={"anyOf": [ref(HeartbeatBody.__name__), beats]},
             )
         },
         "/deregister/{service}": {
             "delete": _operation(
                 "deregister",
                 "Remove every instance of a service",
-                {200: _ref("Deregistered")},
+                {200: ref("Deregistered")},
                 (503,),
-                parameters=[service],
-            )
-        },
-        "/services": {
-            "get": _operation(
-                "list",
-                "The names of all services, or with `detail` their documents",
-                {200: {"anyOf": [_TEXTS, {"type": "array", "items": _ref("Service")}]}},
-                (422, 503),
-                parameters=[detail, *filters],
-            )
-        },
-        "/services/{service}": {
-            "get": _operation(
-                "get",
-                "One service with its instances",
-                {200: _ref("Service")},
-                (404, 503),
-                parameters=[service],
+                parameters=[SERVICE],
             )
         },
         "/services/{service}/instances/{instance}": {
             "delete": _operation(
                 "deregisterInstance",
                 "Remove one instance",
-                {200: _ref("Deregistered")},
+                {200: ref("Deregistered")},
                 (404, 409, 503),
-                parameters=[service, instance, lease_id],
+                parameters=[SERVICE, INSTANCE, lease_id],
             )
         },
         "/services/{service}/instances/{instance}/state": {
             "put": _operation(
                 "setState",
                 "Take an instance out of DNS, or back in",
-                {200: _ref("StateSet")},
-                (404, *body_errors),
-                parameters=[service, instance],
-                body=_ref(StateBody.__name__),
+                {200: ref("StateSet")},
+                (404, *OF_BODIES),
+                parameters=[SERVICE, INSTANCE],
+                body=ref(StateBody.__name__),
             )
         },
+        "/services/{service}/settings": {
+            "put": _operation(
+                "setSettings",
+                "Say how many records an answer may have",
+                {200: ref("SettingsSet")},
+                (404, *OF_BODIES),
+                parameters=[SERVICE],
+                body=ref(SettingsBody.__name__),
+            )
+        },
+    }
+
+
+def _reads() -> dict[str, Any]:
+    detail = _parameter("detail", "query", {"type": "boolean", "default": False})
+    services = {"anyOf": [_TEXTS, {"type": "array", "items": ref("Service")}]}
+    port = _parameter("port", "query", _TEXT, "The name of the port to scrape.")
+    name = _parameter(
+        "name",
+        "query",
+        {"type": "string", "minLength": 1, "maxLength": MAX_NAME + 1},
+        "Without a final dot it is taken to be below the zone, unless it lies in it.",
+    )
+    qtype = _parameter("type", "query", {**_TEXT, "default": "A"}, "A, AAAA, SRV, TXT, …")
+    last_id = _parameter("Last-Event-ID", "header", _TEXT, "The last revision that was heard of.")
+    return {
+        "/services": {
+            "get": _listing(
+                "list",
+                "The names of all services, or with `detail` their documents",
+                services,
+                OF_LISTS,
+                [detail, *FILTERS],
+            )
+        },
+        "/services/{service}": {
+            "get": _listing(
+                "get", "One service with its instances", ref("Service"), (404, *OF_LISTS), [SERVICE]
+            )
+        },
+        "/sd/prometheus": {
+            "get": _listing(
+                "prometheus",
+                "Instances as targets of Prometheus' HTTP service discovery",
+                {"type": "array", "items": ref("TargetGroup")},
+                OF_LISTS,
+                [port, *FILTERS],
+            )
+        },
+        "/events": {
+            "get": _operation(
+                "events",
+                "Every change as it comes: up, down, forgotten, settings; reset: read anew",
+                {},
+                (503,),
+                parameters=[last_id, _parameter("index", "query", _TEXT, "As the header.")],
+            )
+        },
+        "/explain": {
+            "get": _operation(
+                "explain",
+                "Why DNS answers a name as it does",
+                {200: ref("Explanation")},
+                OF_LISTS,
+                parameters=[{**name, "required": True}, qtype],
+            )
+        },
+    }
+
+
+def _consuls() -> dict[str, Any]:
+    tag = _parameter("tag", "query", {"type": "array", "items": _TEXT})
+    passing = _parameter("passing", "query", _TEXT, "Only instances that serve.")
+    calls: dict[str, tuple[str, str, dict[str, Any], list[dict[str, Any]]]] = {
+        "/v1/agent/self": ("consulAgent", "The datacenter", ref("ConsulAgent"), []),
+        "/v1/catalog/services": (
+            "consulServices",
+            "Services and their tags",
+            ref("ConsulServices"),
+            WAITING,
+        ),
+        "/v1/catalog/service/{service}": (
+            "consulCatalog",
+            "The instances of a service",
+            {"type": "array", "items": ref("ConsulCatalogEntry")},
+            [SERVICE, tag, *WAITING],
+        ),
+        "/v1/health/service/{service}": (
+            "consulHealth",
+            "The instances of a service with their checks",
+            {"type": "array", "items": ref("ConsulHealthEntry")},
+            [SERVICE, tag, passing, *WAITING],
+        ),
+    }
+    return {
+        path: {
+            "servers": [{"url": "/"}],
+            "get": _operation(
+                name, f"{summary}, as Consul has it", {200: shape}, OF_LISTS, parameters=parameters
+            ),
+        }
+        for path, (name, summary, shape, parameters) in calls.items()
+    }
+
+
+def _pages() -> dict[str, Any]:
+    return {
         "/health": {"get": _page("health", "How the registrar is", 503)},
         "/healthz": {"get": _page("healthz", "Whether the process works")},
         "/readyz": {"get": _page("readyz", "Whether it may receive requests", 503)},
@@ -270,11 +257,34 @@ def _paths() -> dict[str, Any]:
             "get": {
                 "operationId": "metrics",
                 "summary": "Prometheus metrics",
+                "security": [{}],
                 "responses": {"200": {"description": "OK", "content": {"text/plain": {}}}},
             }
         },
         "/openapi.json": {"get": _page("openapi", "This document")},
     }
+
+
+# --- parts --------------------------------------------------------------------------------
+
+
+def _listing(
+    name: str,
+    summary: str,
+    schema: dict[str, Any],
+    errors: Iterable[int],
+    parameters: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """A read that may wait for a change, and knows ETags."""
+    operation = _operation(
+        name, summary, {200: schema}, errors, parameters=[*parameters, *WAITING, CONDITION]
+    )
+    operation["responses"]["200"]["headers"] = {
+        "ETag": {"schema": _TEXT, "description": "Changes with membership."},
+        "X-Callboard-Index": {"schema": _TEXT, "description": "To be given as `index`."},
+    }
+    operation["responses"]["304"] = {"description": "Nothing else than under the ETag given"}
+    return operation
 
 
 def _operation(
@@ -287,10 +297,10 @@ def _operation(
     body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {
-        str(status): _response("application/json", schema) for status, schema in answers.items()
-    }
-    for status in errors:
-        responses[str(status)] = _response(problems.CONTENT_TYPE, _ref("Problem"))
+        str(status): _response(JSON, schema) for status, schema in answers.items()
+    } or {"200": _response("text/event-stream", _TEXT)}
+    for status in (*ALWAYS, *errors):
+        responses[str(status)] = _response(problems.CONTENT_TYPE, ref("Problem"))
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": summary,
@@ -299,19 +309,17 @@ def _operation(
     if parameters:
         operation["parameters"] = parameters
     if body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": body}},
-        }
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
     return operation
 
 
 def _page(name: str, summary: str, *errors: int) -> dict[str, Any]:
-    plain = {"application/json": {"schema": {"type": "object"}}}
+    plain = {JSON: {"schema": {"type": "object"}}}
     statuses = {200: "OK", **dict.fromkeys(errors, "Not so; the body says why")}
     return {
         "operationId": name,
         "summary": summary,
+        "security": [{}],
         "responses": {
             str(status): {"description": text, "content": plain}
             for status, text in statuses.items()
@@ -319,12 +327,9 @@ def _page(name: str, summary: str, *errors: int) -> dict[str, Any]:
     }
 
 
-def _parameter(name: str, where: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": where, "required": where == "path", "schema": schema}
-
-
 def _response(content_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    is_problem = content_type == problems.CONTENT_TYPE
     return {
-        "description": "OK" if content_type == "application/json" else "A problem",
+        "description": "A problem" if is_problem else "OK",
         "content": {content_type: {"schema": schema}},
     }

@@ -25,8 +25,8 @@ CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:callboard:problem:"
 
 RETRY_AFTER: Final = 2
-"""Seconds that a caller of a 503 should wait.  Redis is pinged each second, so that writes are
-taken again within two of its return; sidecars spread their return by jitter of their own."""
+"""Seconds that a caller of a 503 or 429 should wait.  Redis is pinged each second, so that writes
+are taken again within two of its return; sidecars spread theirs by jitter of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ _TABLE: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
     (RevisionConflict, 409, "revision-conflict", "It was changed meanwhile"),
     (StoreUnavailable, 503, "store-unavailable", "The store cannot be written now"),
     (errors.ViewNotReady, 503, "view-not-ready", "This registrar is not up to date"),
+    (errors.Unauthorized, 401, "unauthorized", "A valid token is required"),
+    (errors.Forbidden, 403, "forbidden", "The token does not allow this"),
+    (errors.BodyTooDeep, 400, "body-too-deep", "The body is nested too deeply"),
     (errors.MalformedBody, 400, "malformed-body", "The body is not JSON"),
     (errors.BodyTooLarge, 413, "body-too-large", "The body is too large"),
     (errors.SlowBody, 408, "slow-body", "The body did not arrive in time"),
@@ -75,13 +78,22 @@ _TABLE: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
 def answer_to(error: Exception) -> Answer | None:
     """What a caller is told of *error*; None when it is a bug of ours (see `internal`)."""
     if isinstance(error, errors.LimitReached):
-        return Answer(429, f"limit-{error.name}", "A limit is reached", str(error))
+        title = "A limit is reached"
+        return Answer(429, f"limit-{error.name}", title, str(error), headers=_headers_of(429))
     for cls, status, name, title in _TABLE:
         if isinstance(error, cls):
             problems = error.problems if isinstance(error, InvalidInstance) else ()
-            headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
-            return Answer(status, name, title, str(error), problems, headers)
+            return Answer(status, name, title, str(error), problems, _headers_of(status))
     return None
+
+
+def _headers_of(status: int) -> dict[str, str]:
+    match status:
+        case 401:
+            return {"WWW-Authenticate": 'Bearer realm="callboard"'}  # RFC 6750, section 3
+        case 429 | 503:
+            return {"Retry-After": str(RETRY_AFTER)}
+    return {}
 
 
 def internal() -> Answer:

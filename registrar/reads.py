@@ -8,7 +8,7 @@ ones while the store is away.
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from registrar import documents
@@ -27,9 +27,6 @@ LEASE_TIMES_SECONDS = 1.0
 
 WAIT_SECONDS = 0.25
 """That a read waits for lease times before it shows the last known."""
-
-NEWCOMER_SECONDS = 0.05
-"""After which they are asked again for an instance that was not there before."""
 
 MAX_ENTRIES = 4096
 """Services whose text is kept; the longest unused leaves first."""
@@ -88,9 +85,9 @@ class Reads:
         if not instances:
             return None
         entry = self._entry(names.fold(name))
-        if _is_outdated(entry, instances.values(), time.monotonic()):
+        if _is_outdated(entry, time.monotonic()):
             async with entry.lock:
-                if _is_outdated(entry, instances.values(), time.monotonic()):
+                if _is_outdated(entry, time.monotonic()):
                     await self._ask([(entry, list(instances.values()))])
         service = self._view.catalog.service(name)
         if service is None or not service.instances:
@@ -99,7 +96,7 @@ class Reads:
         return rendered.text(self._rng, stale=not self._view.current)
 
     def _rendered(self, entry: _Entry, service: Service, now: float) -> RenderedService:
-        stamp = _stamp(service.instances)
+        stamp = stamp_of(service.instances)
         rendered = entry.rendered
         if rendered is None or entry.stamp != stamp or now - entry.rendered_at >= 1.0:
             for gone in entry.leases.keys() - service.instances.keys():
@@ -116,7 +113,7 @@ class Reads:
         """
         wanted = [(service, i, self._entry(i[0].service)) for service, i in self.matching(filters)]
         now = time.monotonic()
-        await self._ask([(entry, i) for _, i, entry in wanted if _is_outdated(entry, i, now)])
+        await self._ask([(entry, i) for _, i, entry in wanted if _is_outdated(entry, now)])
         shown: list[str] = []
         for count, (service, instances, entry) in enumerate(wanted, start=1):
             rendered = documents.render_service(service.name, instances, entry.leases, time.time())
@@ -174,17 +171,16 @@ class Reads:
             entry.leases[instance.id] = LeaseTime(asked_at, remaining)
 
 
-def _is_outdated(entry: _Entry, instances: Iterable[Instance], now: float) -> bool:
-    """Whether lease times must be asked for: they are old, or a newcomer's is not known."""
-    age = now - entry.asked_at
-    return age >= LEASE_TIMES_SECONDS or (
-        age >= NEWCOMER_SECONDS
-        and any(i.registration.lease_ttl and i.id not in entry.leases for i in instances)
-    )
+def _is_outdated(entry: _Entry, now: float) -> bool:
+    """Whether lease times must be asked for.
+
+    Not for a newcomer alone: its lease began when it was registered, which is known.
+    """
+    return now - entry.asked_at >= LEASE_TIMES_SECONDS
 
 
-def _stamp(instances: Mapping[str, Instance]) -> tuple[int, int]:
-    """What changes whenever *instances* do.
+def stamp_of(instances: Mapping[str, Instance]) -> tuple[int, int]:
+    """What changes whenever *instances* (at least one) do: the highest revision, and the number.
 
     Each change gives its instance the highest revision of all; after it only departures can
     leave that highest one as it is, and they are counted.

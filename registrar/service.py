@@ -1,43 +1,53 @@
 """The registrar as a process has it: built from its settings, started, drained, stopped."""
 
 import asyncio
-import json
-import os
 import random
 import secrets
-import socket
-import tempfile
+import ssl
 from collections.abc import Callable, Coroutine
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from registrar import openapi
-from registrar.app import SERVER_LOGGER, App, QuietServer, api_routes, json_page
+from registrar.access import Access
+from registrar.app import SERVER_LOGGER, App, QuietServer, json_page
 from registrar.batching import Renewals
+from registrar.beats import Heartbeats
 from registrar.breaker import CLOSED
-from registrar.config import PART, Config
+from registrar.config import Config
+from registrar.connections import Connections
+from registrar.consul_reads import ConsulReads
+from registrar.files import read_tokens, tls_context
 from registrar.gate import Gate
-from registrar.handlers import Handlers
+from registrar.holdings import Holdings
+from registrar.journal import service_of
+from registrar.listener import Listener, write_address
+from registrar.lists import Lists
 from registrar.lookups import Lookups, Resolve
 from registrar.metrics import Metrics
 from registrar.reads import Reads
-from registrar.schema import Rules
+from registrar.registrations import Rules
+from registrar.routes import Handlers, api_routes
 from registrar.sweeper import Sweeper
+from registrar.tokens import Tokens
 from registrar.view import View
+from registrar.watchers import Watchers
+from registrar.writes import Writes
+from registry.changes import Change
+from registry.errors import CallboardError
 from registry.follower import Follower
 from registry.leases import LeaseStore
 from registry.runtime import logs
 from registry.runtime.admin import METRICS_TYPE, Admin
-from registry.runtime.config import Common, HostPort
-from registry.runtime.lifecycle import binding_error
+from registry.runtime.config import Common, HostPort, networks
 from registry.runtime.metrics import callboard_version
 from registry.store import RedisStore
 
-BACKLOG = 1024
-"""Connections that wait to be accepted: all sidecars of a fleet may come back at once."""
+THIS_MACHINE: Final = networks("127.0.0.0/8,::1/128")
+"""Whoever is here already has easier means than to open connections."""
 
 IDLE_SECONDS = 75.0
 """That a connection is kept without a request: longer than nginx keeps its own to us (60)."""
@@ -49,10 +59,22 @@ when the sender has gone."""
 FINISH_SECONDS = 5.0
 """For requests under way when the registrar stops."""
 
+SETTINGS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "auto_decompress": False,  # compressed bodies are refused, so none is unpacked
+    "keepalive_timeout": IDLE_SECONDS,
+    "lingering_time": LINGER_SECONDS,
+}
+"""Of aiohttp's server and of each of its connections."""
+
 AGAIN_SECONDS = 1.0
 """Before work that an unforeseen error ended is begun again."""
 
 log = logs.get("registrar")
+
+
+ReadAgain = Callable[[], tuple[Config, Common]]
+"""What reads the settings again, on SIGHUP; ConfigError when they are wrong now."""
 
 
 class Service:
@@ -67,15 +89,19 @@ class Service:
         *,
         admin: HostPort | None = None,
         resolve: Resolve | None = None,
+        tokens: Tokens | None = None,
+        read_again: ReadAgain | None = None,
     ) -> None:
         self._config = config
+        self._read_again = read_again or (lambda: (config, Common()))
         self._store = store
         self._view = view
         self._follow = follow
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self._address: HostPort | None = None
+        self._listener = Listener(config.listen)
+        self._reloading: asyncio.Task[None] | None = None
         self.metrics = metrics = Metrics()
         self._gate = Gate(store, metrics.store_failed)
         self._renewals = Renewals(store, self._gate, metrics.batch)
@@ -90,17 +116,36 @@ class Service:
             resolve=resolve,
         )
         self._sweeper = Sweeper(store, self._gate, view, metrics.swept)
-        handlers = Handlers(
-            Rules(config.zone, config.lease_ttl, config.allow_endpoints),
-            store,
-            self._gate,
-            view,
-            self._renewals,
-            Reads(store, self._gate, view, random.Random()),
-            self._lookups,
-            metrics,
+        self._access = access = Access(tokens, config.read_tokens)
+        self._holdings = Holdings()
+        self._watchers = watchers = Watchers(view)
+        self._connections = Connections(
+            config.max_connections,
+            config.max_connections_per_client,
+            (*THIS_MACHINE, *config.trusted_proxies),
+            metrics.bounded,
         )
-        self._app = App(api_routes(handlers), self._pages(), view, metrics, config.trusted_proxies)
+        rules = Rules(config.zone, config.lease_ttl, config.allow_endpoints)
+        reads = Reads(store, self._gate, view, random.Random())
+        handlers = Handlers(
+            Writes(
+                rules,
+                store,
+                self._gate,
+                view,
+                reads,
+                self._lookups,
+                access,
+                self._holdings,
+                metrics,
+            ),
+            Heartbeats(view, self._renewals, reads, access),
+            Lists(view, reads, watchers, config.zone),
+            ConsulReads(view, watchers, callboard_version()),
+        )
+        self._app = App(
+            api_routes(handlers), self._pages(), view, access, metrics, config.trusted_proxies
+        )
         self._quiet = QuietServer(metrics.malformed)
         self._admin = Admin(admin, self.missing, self._metrics_text)
         metrics.watch(
@@ -109,13 +154,22 @@ class Service:
             revision=lambda: view.catalog.revision,
             age=self._app.age,
             breaker=lambda: self._gate.state,
+            connections=lambda: self._connections.count,
+            watchers=lambda: watchers.count,
         )
+        view.listen(self._heard)
 
     @property
     def address(self) -> HostPort:
         """Where it listens; once it does."""
-        assert self._address is not None, "not started"
-        return self._address
+        return self._listener.address
+
+    def _heard(self, change: Change | None) -> None:
+        if change is None:
+            self._holdings.rebuild(self._view.catalog)
+        elif (name := service_of(change)) is not None:
+            self._holdings.update(name, self._view.catalog.service(name))
+        self._watchers.heard(change)
 
     def missing(self) -> list[str]:
         """What keeps it from being ready.
@@ -136,20 +190,15 @@ class Service:
         self._runner = web.AppRunner(
             self._app.application,
             handle_signals=False,
-            access_log=None,
-            auto_decompress=False,  # compressed bodies are refused, so none is unpacked
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=LINGER_SECONDS,
             shutdown_timeout=FINISH_SECONDS,
+            **SETTINGS,
         )
         await self._runner.setup()
-        listener = _listen(self._config.listen)
-        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
-        host, port, *_ = listener.getsockname()
-        self._address = HostPort(host, port)
+        await self._listener.start(self._factory(), tls_context(self._config))
         await self._admin.start()
         for work in (
             self._follow,
+            self._connections.run,
             self._gate.run,
             self._renewals.run,
             self._sweeper.run,
@@ -157,12 +206,17 @@ class Service:
         ):
             self._tasks.append(asyncio.ensure_future(self._keep_up(work)))
         if self._config.address_file:
-            _write_address(Path(self._config.address_file), self._address)
-        log.info("listening", address=self._address, zone=",".join(self._config.zone))
-        if not self._config.listen.is_loopback:
+            write_address(Path(self._config.address_file), self._listener.url)
+        log.info("listening", url=self._listener.url, zone=",".join(self._config.zone))
+        if self._access.is_open and not self._config.listen.is_loopback:
             log.warning("anyone who reaches this port may register any service (--insecure)")
         if not self._view.loaded:
             log.info("waiting for the store, reads and writes are refused until it is there")
+
+    def _factory(self) -> Callable[[], asyncio.Protocol]:
+        assert self._runner is not None
+        assert self._runner.server is not None, "not set up"
+        return self._connections.factory(self._runner.server, **SETTINGS)
 
     async def _keep_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *work*, which never ends by itself; after a bug once more, not too often."""
@@ -175,12 +229,17 @@ class Service:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def drain(self) -> None:
-        """Be unready; what is under way is finished by stop."""
+        """Be unready, let listeners go; what else is under way is finished by stop."""
         self._stopping = True
+        self._watchers.close()
 
     async def stop(self) -> None:
         """Finish requests, end the tasks, give connections back."""
         self._stopping = True
+        self._watchers.close()
+        self._listener.close()
+        if self._reloading is not None:
+            await asyncio.gather(self._reloading, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
         await self._admin.stop()
@@ -192,7 +251,23 @@ class Service:
         getLogger(SERVER_LOGGER).removeFilter(self._quiet)
 
     def reload(self) -> None:
-        """Nothing is read again: it has no certificates and no tokens."""
+        """Read tokens, certificates and log level again: all of them, or none if one is wrong."""
+        try:
+            config, common = self._read_again()
+            tokens = read_tokens(config.tokens) if config.tokens else None
+            context = tls_context(config)
+        except (CallboardError, OSError) as error:
+            log.error("not read again, what was read before stays", error=error)
+            return
+        logs.set_level(common.log_level)
+        if tokens is not None:
+            self._access.use(tokens)
+        if context is not None:
+            self._reloading = asyncio.ensure_future(self._use(context))
+        log.info("read again", tokens=tokens is not None, certificates=context is not None)
+
+    async def _use(self, context: ssl.SSLContext) -> None:
+        await self._listener.serve(self._factory(), context)
 
     # --- pages --------------------------------------------------------------------------
 
@@ -246,9 +321,10 @@ class Service:
         return sum(any(i.in_dns for i in s.instances.values()) for _, s in services)
 
 
-def build(config: Config, common: Common) -> Service:
+def build(config: Config, common: Common, read_again: ReadAgain | None = None) -> Service:
     """The registrar of these settings, over Redis."""
     canonical = config.zone[0]
+    tokens = read_tokens(config.tokens) if config.tokens else None
     follower = Follower(config.redis, canonical)
     return Service(
         config,
@@ -256,25 +332,6 @@ def build(config: Config, common: Common) -> Service:
         follower,
         follower.run,
         admin=common.admin,
+        tokens=tokens,
+        read_again=read_again,
     )
-
-
-def _listen(address: HostPort) -> socket.socket:
-    """A listening socket; on [::] it takes IPv4 too.  A clear error names `--listen`."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        return socket.create_server(
-            address,
-            family=family,
-            backlog=BACKLOG,
-            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
-        )
-    except OSError as error:
-        raise binding_error(error, address, "--listen") from error
-
-
-def _write_address(path: Path, address: HostPort) -> None:
-    """Write it whole or not at all: whoever waits for the file reads it at once."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump({PART: f"http://{address}"}, file)
-    os.replace(file.name, path)

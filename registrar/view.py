@@ -1,8 +1,10 @@
 """What the registrar reads from: a catalog that somebody keeps current."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from registry.catalog import Catalog
+from registry.changes import Change
 
 
 class View(Protocol):
@@ -28,3 +30,6 @@ class View(Protocol):
 
     async def reached(self, revision: int, timeout: float) -> bool:
         """Wait until *revision* is folded in, at most *timeout* seconds; whether it is."""
+
+    def listen(self, heard: Callable[[Change | None], None]) -> None:
+        """Have *heard* told of each change once it is folded in; of None for any other."""

@@ -22,8 +22,9 @@ SHELLS = {
         "notifier", "primary",
     },
     "registrar": {
-        "handlers", "sweeper", "lookups", "batching", "gate", "reads", "metrics", "service", "app",
-        "__main__",
+        "writes", "beats", "lists", "consul_reads", "watchers", "sweeper", "lookups", "batching",
+        "gate", "reads", "metrics", "audit", "service", "files", "listener", "connections", "app",
+        "routes", "__main__",
     },
     "sidecar": {"client", "probe", "agent", "metrics", "service", "__main__"},
     "resolver_gateway": {

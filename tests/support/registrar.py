@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,7 +11,9 @@ import aiohttp
 from registrar.config import Config
 from registrar.hosts import Answer, Missing
 from registrar.service import Service
+from registrar.tokens import Tokens
 from registry.catalog import Catalog
+from registry.changes import Change
 from registry.errors import StoreUnavailable
 from registry.leases import LeaseStore
 from registry.memory import MemoryStore
@@ -21,7 +23,7 @@ LOOPBACK = networks("127.0.0.0/8,::1/128")
 ANY_PORT = HostPort("127.0.0.1", 0)
 
 VERBS = frozenset(
-    "register renew deregister deregister_service set_state set_found sweep lease_times snapshot"
+    "register renew deregister deregister_service set_state set_answers set_found sweep lease_times snapshot"
     " begin_epoch claim ping".split()
 )
 
@@ -71,13 +73,23 @@ class MemoryView:
         self.current = True
         self.error = ""
         self.stale_for = 0.0
+        self._heard: Callable[[Change | None], None] = lambda change: None
 
     @property
     def catalog(self) -> Catalog:
         if self.current:
             for change in self._store.changes_after(self._catalog.revision):
                 self._catalog.apply(change)
+                self._heard(change)
         return self._catalog
+
+    def listen(self, heard: Callable[[Change | None], None]) -> None:
+        self._heard = heard
+
+    def forget_all(self) -> None:
+        """Another catalog in place of this one, as after a snapshot: no change tells how."""
+        self._catalog = Catalog.of(self.catalog.snapshot())
+        self._heard(None)
 
     def age(self, now: float) -> float:
         return 0.0 if self.current else self.stale_for
@@ -90,7 +102,10 @@ class MemoryView:
         self.current, self.error, self.stale_for = False, "feed lost", seconds
 
     async def follow(self) -> None:
-        await asyncio.Event().wait()
+        """Look again and again, so that whoever waits for a change hears of it."""
+        while True:
+            _ = self.catalog
+            await asyncio.sleep(0.002)
 
 
 @dataclass(slots=True)
@@ -159,7 +174,7 @@ class Registrar:
 
 
 @contextlib.asynccontextmanager
-async def a_registrar(**settings: Any) -> AsyncIterator[Registrar]:
+async def a_registrar(tokens: Tokens | None = None, **settings: Any) -> AsyncIterator[Registrar]:
     """A registrar with these settings; hosts are looked up in its `hosts`, nowhere else."""
     clock = Clock()
     memory = MemoryStore(clock)
@@ -170,7 +185,9 @@ async def a_registrar(**settings: Any) -> AsyncIterator[Registrar]:
         return hosts.get(host, Missing())
 
     config = Config(**{"listen": ANY_PORT, **settings})
-    service = Service(config, cast(LeaseStore, store), view, view.follow, resolve=resolve)
+    service = Service(
+        config, cast(LeaseStore, store), view, view.follow, resolve=resolve, tokens=tokens
+    )
     try:
         await service.start()
         async with aiohttp.ClientSession() as session:

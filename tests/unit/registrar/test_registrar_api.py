@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registrar import app, handlers, hosts, lookups
+from registrar import app, hosts, lookups, writes
 from registrar.config import Config
 from registrar.hosts import Failed, Found, Missing
 from registry.runtime.config import networks
@@ -119,7 +119,7 @@ async def test_a_registration_is_read_at_once() -> None:
 
 
 async def test_a_full_service_takes_no_more_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_INSTANCES", 2)
+    monkeypatch.setattr(writes, "MAX_INSTANCES", 2)
     async with a_registrar() as registrar:
         await registrar.register("web", "one")
         await registrar.register("web", "two")
@@ -132,7 +132,7 @@ async def test_a_full_service_takes_no_more_instances(monkeypatch: pytest.Monkey
 
 
 async def test_a_full_zone_takes_no_more_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_SERVICES", 1)
+    monkeypatch.setattr(writes, "MAX_SERVICES", 1)
     async with a_registrar() as registrar:
         await registrar.register("web", "one")
         body = {"service_name": "db", "endpoint": "http://10.0.0.9"}

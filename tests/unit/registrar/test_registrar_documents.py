@@ -5,7 +5,13 @@ import random
 
 import pytest
 
-from registrar.documents import UNKNOWN, LeaseTime, instance_document, matches, render_service
+from registrar.documents import (
+    LeaseTime,
+    instance_document,
+    matches,
+    presumed,
+    render_service,
+)
 from registry.model import Instance, Port, Registration
 
 
@@ -26,7 +32,7 @@ def instance(id: str = "one", weight: int = 100, lease_ttl: int = 60, **more: ob
         (LeaseTime(2000.0, 10.0), 2060.0, 1950.0, 0),
         (LeaseTime(1001.0, 59.5), 1001.0, 1000.5, 60),
         (LeaseTime(1001.0, 40.0), 1001.0, 1000.0, 40),
-        (UNKNOWN, 2000.0, 1000.0, 0),
+        (LeaseTime(0.0, None), 2000.0, 1000.0, 0),
     ],
 )
 def test_lease_times_follow_from_what_remained_when_it_was_asked(
@@ -35,6 +41,15 @@ def test_lease_times_follow_from_what_remained_when_it_was_asked(
     document = instance_document(instance(), lease, now)
 
     assert (document["last_heartbeat"], document["ttl_remaining"]) == (last, remaining)
+
+
+def test_a_lease_of_which_nothing_is_known_lasts_from_its_registration() -> None:
+    """A newcomer is shown as it is without asking the store for it alone."""
+    new = presumed(instance("a"))
+
+    document = instance_document(instance("a"), new, 1010.0)
+
+    assert (document["last_heartbeat"], document["ttl_remaining"]) == (1000.0, 50)
 
 
 def test_a_service_opens_with_the_one_that_is_drawn() -> None:

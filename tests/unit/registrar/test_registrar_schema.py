@@ -6,15 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registrar.schema import (
-    Beat,
-    Rules,
-    StateChange,
-    filters_of,
-    parse_heartbeats,
-    parse_registration,
-    parse_state,
-)
+from registrar.queries import filters_of
+from registrar.registrations import Rules, parse_registration
+from registrar.requests import Beat, StateChange, parse_heartbeats, parse_settings, parse_state
 from registry.errors import InvalidInstance, Problem
 from registry.model import Port, Registration, problems_of
 from registry.runtime.config import networks
