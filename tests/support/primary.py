@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import dns.message
+import dns.name
 import dns.rdatatype
 import dns.rrset
 import dns.tsig
@@ -31,6 +32,8 @@ KEYS = f"""
 name = "{KEY_NAME}"
 secret = "{SECRET}"
 """
+
+Ring = dict[dns.name.Name, dns.tsig.Key]
 
 Record = tuple[str, int, str, str]
 """Owner, TTL, type, data."""
@@ -130,7 +133,7 @@ def keys_in(text: str) -> Keyring:
     return read_keys(text) if text else {}
 
 
-def keyring(name: str = KEY_NAME, secret: str = SECRET, algorithm: str = "hmac-sha256") -> object:
+def keyring(name: str = KEY_NAME, secret: str = SECRET, algorithm: str = "hmac-sha256") -> Ring:
     """The same key, as dnspython takes it."""
     return dns.tsigkeyring.from_text({name: (algorithm + ".", secret)})
 
@@ -141,7 +144,7 @@ def signed_query(
     *,
     serial: int | None = None,
     edns: int | None = None,
-    ring: object = None,
+    ring: Ring | None = None,
     fudge: int = 300,
 ) -> dns.message.Message:
     """A question under the common key; with *serial* an IXFR from there."""
