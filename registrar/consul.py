@@ -19,6 +19,10 @@ TAG_METADATA: Final = "traefik."
 and our tags have no room for them."""
 
 
+STATES: Final = ("any", "passing", "warning", "critical")
+"""What `/v1/health/state/{state}` may be asked for."""
+
+
 def status_of(instance: Instance) -> str:
     """`passing`, `warning` or `critical`."""
     return STATUSES.get(instance.state, "critical") if instance.in_dns else "critical"
@@ -58,22 +62,26 @@ def health_entry(service: str, instance: Instance) -> dict[str, Any]:
             "CreateIndex": instance.revision,
             "ModifyIndex": instance.revision,
         },
-        "Checks": [
-            {
-                "Node": address,
-                "CheckID": f"service:{instance.registration.instance}",
-                "Name": "Callboard",
-                "Status": status_of(instance),
-                "Notes": "",
-                "Output": instance.reason or instance.state,
-                "ServiceID": instance.registration.instance,
-                "ServiceName": service,
-                "ServiceTags": tags_of(instance),
-                "Type": "ttl",
-                "CreateIndex": instance.revision,
-                "ModifyIndex": instance.revision,
-            }
-        ],
+        "Checks": [check_of(service, instance)],
+    }
+
+
+def check_of(service: str, instance: Instance) -> dict[str, Any]:
+    """The one check of an instance: its state."""
+    address, _ = _where(instance)
+    return {
+        "Node": address,
+        "CheckID": f"service:{instance.registration.instance}",
+        "Name": "Callboard",
+        "Status": status_of(instance),
+        "Notes": "",
+        "Output": instance.reason or instance.state,
+        "ServiceID": instance.registration.instance,
+        "ServiceName": service,
+        "ServiceTags": tags_of(instance),
+        "Type": "ttl",
+        "CreateIndex": instance.revision,
+        "ModifyIndex": instance.revision,
     }
 
 

@@ -5,6 +5,9 @@ As there, a service that is not known has no instances, which is no error.
 
 import asyncio
 import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from registrar import consul
@@ -21,7 +24,22 @@ UNSUPPORTED: Final = ("filter", "node-meta")
 """Parameters that leave something out: to ignore them would be to show too much."""
 
 SLICE = 500
-"""Services gone through between two turns of the loop, some 2 ms."""
+"""Services, or checks, gone through between two turns of the loop: some 2 ms."""
+
+ALL_CHECKS_SECONDS = 1.0
+"""Between two lists of all checks: each costs 10 µs an instance, and every change asks for one."""
+
+
+INDEX: Final = "X-Consul-Index"
+
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """All checks by their status, as JSON, at *index*."""
+
+    index: int = 0
+    made_at: float = float("-inf")
+    by_status: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class ConsulReads:
@@ -32,6 +50,8 @@ class ConsulReads:
         self._watchers = watchers
         self._version = version
         self._services: tuple[object, int, bytes] = (None, -1, b"{}")
+        self._checks = _Checks()
+        self._checking = asyncio.Lock()
 
     async def agent_self(self, call: Call) -> Reply:
         """GET /v1/agent/self."""
@@ -70,6 +90,36 @@ class ConsulReads:
         ]
         return reply(200, entries, headers)
 
+    async def health_state(self, call: Call) -> Reply:
+        """GET /v1/health/state/{state}: the checks that are in it; Traefik watches all of them."""
+        wanted = call.names["state"]
+        if wanted not in consul.STATES:
+            known = ", ".join(consul.STATES)
+            raise InvalidInstance([Problem("state", f"{wanted[:40]!r} is not one of {known}")])
+        headers = await self._when_changed(call, None)
+        async with self._checking:
+            if self._checks.index < int(headers[INDEX]):
+                pause = self._checks.made_at + ALL_CHECKS_SECONDS - time.monotonic()
+                await asyncio.sleep(max(0.0, pause))
+                self._checks = await self._all_checks()
+            checks = self._checks
+        chosen = checks.by_status if wanted == "any" else {wanted: checks.by_status[wanted]}
+        body = ", ".join(text for texts in chosen.values() for text in texts)
+        return Reply(200, f"[{body}]".encode(), {**headers, INDEX: str(checks.index)})
+
+    async def _all_checks(self) -> "_Checks":
+        index, made_at = self._watchers.index_of(None), time.monotonic()
+        by_status: dict[str, list[str]] = {status: [] for status in consul.STATES[1:]}
+        count = 0
+        for _, service in sorted(self._view.catalog.services(), key=lambda item: item[0]):
+            for instance in list(service.instances.values()):
+                check = consul.check_of(service.name, instance)
+                by_status[check["Status"]].append(json.dumps(check))
+                count += 1
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+        return _Checks(max(1, index), made_at, by_status)
+
     def _instances(self, call: Call) -> list[tuple[str, Instance]]:
         """(name as listed, instance) of the service asked, those with all the tags asked."""
         service = self._view.catalog.service(call.names["service"])
@@ -94,7 +144,7 @@ class ConsulReads:
         age = self._view.age(asyncio.get_running_loop().time())
         index = self._watchers.index_of(None if name is None else names.fold(name))
         return {
-            "X-Consul-Index": str(max(1, index)),  # 0 would mean that nobody waits
+            INDEX: str(max(1, index)),  # 0 would mean that nobody waits
             "X-Consul-KnownLeader": "true" if self._view.current else "false",
             "X-Consul-LastContact": str(0 if age == float("inf") else int(age * 1000)),
         }

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from registrar import problems
+from registrar.consul import STATES as CHECK_STATES
 from registrar.openapi_shapes import ref, schemas
 from registrar.requests import MAX_LIST
 from registrar.shapes import HeartbeatBody, RegistrationBody, SettingsBody, StateBody
@@ -237,6 +238,13 @@ def _consuls() -> dict[str, Any]:
             [SERVICE, tag, passing, *WAITING],
         ),
     }
+    state = _parameter("state", "path", {"enum": list(CHECK_STATES)})
+    calls["/v1/health/state/{state}"] = (
+        "consulChecks",
+        "The checks of all instances",
+        {"type": "array", "items": ref("ConsulCheck")},
+        [state, *WAITING],
+    )
     return {
         path: {
             "servers": [{"url": "/"}],

@@ -57,6 +57,7 @@ def schemas() -> dict[str, Any]:
         "ConsulAgent": _object({"Config": {"type": "object"}, "Member": {"type": "object"}}),
         "ConsulCatalogEntry": _consul_catalog_entry(),
         "ConsulHealthEntry": _consul_health_entry(),
+        "ConsulCheck": _consul_check(),
         "Problem": _problem(),
     }
 
@@ -150,6 +151,15 @@ def _service() -> dict[str, Any]:
     }
 
 
+def _consul_check() -> dict[str, Any]:
+    return _object(
+        {
+            **dict.fromkeys(("Node", "CheckID", "ServiceID", "ServiceName"), _TEXT),
+            "Status": {"enum": ["passing", "warning", "critical"]},
+        }
+    )
+
+
 def _explanation() -> dict[str, Any]:
     instance = _object(
         {
@@ -222,13 +232,7 @@ def _consul_health_entry() -> dict[str, Any]:
             "ModifyIndex": _WHOLE,
         }
     )
-    check = _object(
-        {
-            **dict.fromkeys(("Node", "CheckID", "ServiceID", "ServiceName"), _TEXT),
-            "Status": {"enum": ["passing", "warning", "critical"]},
-        }
-    )
-    checks = {"type": "array", "items": check, "minItems": 1}
+    checks = {"type": "array", "items": ref("ConsulCheck"), "minItems": 1}
     return _object({"Node": node, "Service": service, "Checks": checks})
 
 

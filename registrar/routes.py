@@ -67,4 +67,5 @@ def api_routes(to: Handlers) -> tuple[Route, ...]:
         Route(
             "GET", "/health/service/{service}", to.consul.health_service, "read", prefixes=CONSULS
         ),
+        Route("GET", "/health/state/{state}", to.consul.health_state, "read", prefixes=CONSULS),
     )
