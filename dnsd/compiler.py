@@ -7,6 +7,7 @@ so one body serves every spelling that the question may have.
 import functools
 import hashlib
 import ipaddress
+import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ MAX_DRAWN = 80
 16 octets); those behind them follow at random."""
 
 _AT_QUESTION = b"\xc0\x0c"
+_FIXED = struct.Struct("!HHIH").pack
+_SRV = struct.Struct("!HHH").pack
 
 
 class Rng(Protocol):
@@ -151,27 +154,46 @@ def without_glue(answer: CompiledAnswer) -> CompiledAnswer:
     )
 
 
+def records_of(rrset: Rrset, salt: int) -> list[bytes]:
+    """The records alone, as `compile_rrset` makes them; neither NS nor SOA."""
+    records = [_rr(rrset.qtype, rrset.ttl, _rdata(record)) for record in rrset.records]
+    if sum(map(len, records)) <= MAX_RRSET:
+        return records
+    built = _Building(records, ranks=[(0, 0)] * len(records))
+    _cut(built, salt)
+    return built.records
+
+
 def _parts(record: Record, rrset: Rrset) -> tuple[bytes, Glue | None, tuple[int, int]]:
     """(RDATA, addresses to go with it, (priority, weight)) of one record."""
     match record:
-        case Address(address, weight):
-            return ipaddress.ip_address(address).packed, None, (0, weight)
+        case Address():
+            return _rdata(record), None, (0, record.weight)
         case Srv():
-            # RFC 2782: no compression of the target, which other answers may point at.
-            target = to_wire(record.target)
-            rdata = b"".join(
-                n.to_bytes(2, "big") for n in (record.priority, record.weight, record.port)
-            )
-            glue = _glue(target, 18, record.addresses, record.addresses_ttl)
-            return rdata + target, glue, (record.priority, record.weight)
-        case Txt(strings):
-            return b"".join(bytes((len(s),)) + s for s in strings), None, (0, 0)
+            rdata = _rdata(record)
+            glue = _glue(rdata[6:], 18, record.addresses, record.addresses_ttl)
+            return rdata, glue, (record.priority, record.weight)
+        case Txt():
+            return _rdata(record), None, (0, 0)
         case Ns(label, addresses):
             # The apex is the question itself, so its servers' names end in a pointer to it.
             name = bytes((len(label),)) + label.encode("ascii") + _AT_QUESTION
             return name, _glue(name, 12, addresses, rrset.ttl), (0, 0)
         case Soa():
             raise ValueError("a SOA has no RDATA without its serial")
+
+
+def _rdata(record: Record) -> bytes:
+    match record:
+        case Address(address):
+            return ipaddress.ip_address(address).packed
+        case Srv():
+            # RFC 2782: no compression of the target, which other answers may point at.
+            return _SRV(record.priority, record.weight, record.port) + to_wire(record.target)
+        case Txt(strings):
+            return b"".join(bytes((len(s),)) + s for s in strings)
+        case _:
+            raise ValueError(f"{type(record).__name__} has no RDATA of its own")
 
 
 def _glue(owner: bytes, name_at: int, addresses: tuple[str, ...], ttl: int) -> Glue:
@@ -184,16 +206,7 @@ def _glue(owner: bytes, name_at: int, addresses: tuple[str, ...], ttl: int) -> G
 
 
 def _rr(qtype: int, ttl: int, rdata: bytes) -> bytes:
-    return b"".join(
-        (
-            _AT_QUESTION,
-            qtype.to_bytes(2, "big"),
-            b"\0\1",
-            ttl.to_bytes(4, "big"),
-            len(rdata).to_bytes(2, "big"),
-            rdata,
-        )
-    )
+    return _AT_QUESTION + _FIXED(qtype, query.IN, ttl, len(rdata)) + rdata
 
 
 def _cut(built: _Building, salt: int) -> int:

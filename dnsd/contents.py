@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from dnsd import query
-from dnsd.compiler import compile_rrset
-from dnsd.table import ServedZone
+from dnsd.compiler import records_of
 from dnsd.zone import (
     APEX_TTL,
     EXPIRE,
@@ -52,19 +51,9 @@ class RR(NamedTuple):
 class Source(NamedTuple):
     """A zone, the canonical one in which targets live, and who hears what does not compile."""
 
-    served: ServedZone
+    zone: Zone
     canonical: Zone
     problem: Callable[[str, str], None]
-
-    @property
-    def zone(self) -> Zone:
-        return self.served.zone
-
-    def compiled(self, rrset: Rrset | None, salt: int = 0) -> tuple[bytes, ...]:
-        """The records of *rrset*, from their types on, as a query would get them."""
-        if rrset is None:
-            return ()
-        return tuple(r[2:] for r in compile_rrset(rrset, "", self.served.soa, salt).records)
 
 
 def soa_rr(zone: Zone, serial: int) -> RR:
@@ -88,8 +77,16 @@ def apex_rrs(source: Source) -> Iterator[RR]:
     for label, _ in zone.servers:
         owner = to_wire(f"{label}.{zone.apex}")
         for qtype in _ADDRESSES:
-            for rest in source.compiled(apex_rrset(zone, AtServer(label), qtype)):
-                yield RR(owner, rest)
+            yield from _rrs([owner], apex_rrset(zone, AtServer(label), qtype), 0)
+
+
+def _rrs(owners: Collection[bytes], rrset: Rrset | None, salt: int) -> list[RR]:
+    """*rrset* at each of *owners*, as a question gets it."""
+    if rrset is None:
+        return []
+    # What a question gets begins with a pointer to it.
+    found = [record[2:] for record in records_of(rrset, salt)]
+    return [RR(owner, rest) for owner in owners for rest in found]
 
 
 def _rr(owner: str, qtype: int, ttl: int, rdata: bytes) -> RR:
@@ -107,13 +104,11 @@ def service_rrs(
         for qtype in _TYPES if isinstance(place, AtService | AtInstance) else (query.SRV,):
             try:
                 rrset = service_rrset(source.canonical, service, place, qtype, MAX_RECORD_TTL)
-                found = source.compiled(rrset, salt)
+                found = _rrs(owners, rrset, salt)
             except Exception as error:  # as when it is asked for: the others are sent
                 source.problem(names.fold(service.name), f"not transferred: {error!r}")
                 continue
-            for owner in owners:
-                for rest in found:
-                    yield RR(owner, rest)
+            yield from found
 
 
 def _places(

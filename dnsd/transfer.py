@@ -187,7 +187,7 @@ class Transfers:
         revision = self.revision
         if revision is None:
             return Denied(query.SERVFAIL, NOT_READY)
-        source = Source(served, self._canonical, self._problem)
+        source = Source(served.zone, self._canonical, self._problem)
         if serial is not None and distance(revision % SERIALS, serial) < HALF:
             # The asker has what we have, or, from another replica, what we shall have.
             return _one_soa(asked, source, revision)
@@ -314,13 +314,13 @@ def _step(
         unchanged = _unchanged(before, after)
         old = yield from _gathered(source, before, unchanged)
         new = yield from _gathered(source, after, unchanged)
-        removed = [rr for rr in old if rr not in new]
-        added = [rr for rr in new if rr not in old]
-        step.removed.extend(removed)
-        step.added.extend(added)
-        size += sum(rr.size for rr in (*removed, *added))
+        removed, added = old.keys() - new.keys(), new.keys() - old.keys()
+        step.removed.extend(rr for rr in old if rr in removed)
+        step.added.extend(rr for rr in new if rr in added)
+        size += sum(rr.size for rr in removed) + sum(rr.size for rr in added)
         if size > MAX_DIFFERENCE:
             return None
+        yield None
     zone_size = 0
     for rr in _whole(source, services):
         if rr is None:
