@@ -6,9 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,21 +42,35 @@ class Serving:
 
     def serial(self) -> int:
         """The zone's serial; -1 while it does not answer."""
-        question = dns.message.make_query(self.zone, dns.rdatatype.SOA)
-        try:
-            answer = dns.query.udp(question, self.address.host, 0.5, self.address.port)
-        except (OSError, dns.exception.Timeout):
-            return -1
-        return int(answer.answer[0][0].serial) if answer.answer else -1
+        return serial_of(self.address, self.zone)
+
+
+def serial_of(server: HostPort, zone: str) -> int:
+    """The serial of *zone* at *server*; -1 while it does not answer for it."""
+    question = dns.message.make_query(zone, dns.rdatatype.SOA)
+    try:
+        answer = dns.query.udp(question, server.host, 0.5, server.port)
+    except (OSError, dns.exception.Timeout):
+        return -1
+    return int(answer.answer[0][0].serial) if answer.answer else -1
 
 
 @contextmanager
 def serving(
-    directory: Path, zone: str, registrations: Iterable[Registration], *options: str
+    directory: Path,
+    zone: str,
+    registrations: Iterable[Registration],
+    *options: str,
+    draining: Iterable[Registration] = (),
+    gone: Iterable[Registration] = (),
 ) -> Iterator[Serving]:
-    """A dnsd that answers from *registrations*, with its store."""
-    with StoreServer() as store:
-        revision = asyncio.run(_fill(store.url, zone, registrations))
+    """A dnsd that answers from *registrations*, with its store.
+
+    Those *draining* are registered too, and those that are *gone* have left again.
+    """
+    with StoreServer() as store, ExitStack() as stack:
+        revision = asyncio.run(_fill(store.url, zone, registrations, draining, gone))
+        stack.enter_context(_sweeping(store.url, zone))
         port = free_port()
         addresses = tuple(HostPort(host, port) for host in ("127.0.0.1", "::1") if _is_here(host))
         with (directory / "dnsd.log").open("w+b") as log:
@@ -83,16 +98,48 @@ def serving(
             process.wait()
 
 
-async def _fill(url: str, zone: str, registrations: Iterable[Registration]) -> int:
-    """Register them all; the revision of the last."""
+async def _fill(
+    url: str,
+    zone: str,
+    registrations: Iterable[Registration],
+    draining: Iterable[Registration],
+    gone: Iterable[Registration],
+) -> int:
+    """Register them all; the revision of the last, which is one that stays."""
     store = RedisStore(url, zone)
     try:
-        granted = [
-            await store.register(registration, lease_id="l") for registration in registrations
-        ]
+        for registration in gone:
+            await store.register(registration, lease_id="l")
+            await store.deregister(registration.key)
+        for registration in draining:
+            await store.register(registration, lease_id="l")
+            await store.set_state(registration.key, "draining", "", expected=None)
+        granted = [await store.register(r, lease_id="l") for r in registrations]
         return granted[-1].instance.revision
     finally:
         await store.close()
+
+
+@contextmanager
+def _sweeping(url: str, zone: str) -> Iterator[None]:
+    """Do each second what a registrar does, so that dnsd knows its store to be current."""
+    ended = threading.Event()
+
+    async def sweep() -> None:
+        store = RedisStore(url, zone)
+        try:
+            while not await asyncio.to_thread(ended.wait, 1.0):
+                await store.sweep()
+        finally:
+            await store.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(sweep()))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _is_here(host: str) -> bool:
