@@ -7,10 +7,11 @@ Any split of the stream yields the same body.
 import re
 from typing import Final, NamedTuple
 
-from resolver_gateway import parsing
+from resolver_gateway import fields
 
 MAX_CHUNK_DIGITS: Final = 15
-"""Hexadecimal digits of a chunk's size: below 2^60, so no reader's integer overflows."""
+"""Hexadecimal digits of a chunk's size that count (zeros before them do not): below 2^60, so that
+no reader's integer overflows."""
 
 MAX_CHUNK_LINE: Final = 512
 """Octets of a chunk's size line with its extensions, which are dropped; a longer one is refused
@@ -22,7 +23,9 @@ MAX_EXTENSIONS: Final = 16 * 1024
 MAX_TRAILERS: Final = 8 * 1024
 """Octets of all trailer lines of one body."""
 
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]++)((?:[ \t]*+;" + fields.VALUE + rb")?+)\r\n")
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class Part(NamedTuple):
@@ -42,7 +45,7 @@ class LengthBody:
 
     __slots__ = ("remaining",)
 
-    trailers: tuple[parsing.Line, ...] = ()
+    trailers: tuple[fields.Line, ...] = ()
 
     def __init__(self, remaining: int) -> None:
         self.remaining = remaining
@@ -60,7 +63,7 @@ class EndlessBody:
 
     __slots__ = ()
 
-    trailers: tuple[parsing.Line, ...] = ()
+    trailers: tuple[fields.Line, ...] = ()
 
     def feed(self, data: bytes) -> Part:
         return Part(data, False)
@@ -69,113 +72,112 @@ class EndlessBody:
 class ChunkedBody:
     """A chunked body (RFC 9112, section 7.1): sizes strict, extensions dropped, trailers read."""
 
-    __slots__ = (
-        "_extensions",
-        "_held",
-        "_lines",
-        "_remaining",
-        "_state",
-        "_trailer_size",
-        "trailers",
-    )
+    __slots__ = ("_extensions", "_held", "_lines", "_missing", "_trailer_size", "trailers")
 
     def __init__(self) -> None:
-        self._state = self._size
         self._held = b""
-        self._remaining = 0
+        """The beginning of a line, or of a chunk's end, that has not come whole."""
+        self._missing = 0
+        """Octets of the chunk under way that are to come, with the CRLF that ends it."""
         self._extensions = 0
         self._trailer_size = 0
-        self._lines: list[bytes] = []
-        self.trailers: tuple[parsing.Line, ...] = ()
+        self._lines: list[fields.Line] | None = None
+        """The trailers so far; None before the last chunk."""
+        self.trailers: tuple[fields.Line, ...] = ()
 
     def feed(self, data: bytes) -> Part:
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
         position = 0
-        while True:
-            step = self._state(data, position, pieces)
-            if isinstance(step, str):
-                return Part(b"".join(pieces), False, b"", step)
-            if step < 0:
-                return Part(pieces[0] if len(pieces) == 1 else b"".join(pieces), False)
-            position = step
-            if self._state == self._done:
-                return Part(b"".join(pieces), True, data[position:])
+        problem = ""
+        while not problem and self._lines is None:
+            # 1. Within a chunk: its octets, then its CRLF.
+            # 2. Between chunks: a size line, which may be the last.
+            if self._missing:
+                position, problem = self._data(data, position, pieces)
+                if self._missing:
+                    break
+                continue
+            found = _SIZE_LINE.match(data, position)
+            if found is None:
+                problem = self._hold(data, position, MAX_CHUNK_LINE)
+                break
+            position = found.end()
+            problem = self._size(found[1], found[2], position - found.start())
+        if problem:
+            return Part(b"".join(pieces), False, b"", problem)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._lines is None:
+            return Part(body, False)
+        return self._read_trailers(body, data, position, self._lines)
 
-    # Each state reads from *position* and returns where the next begins, -1 for more data, or
-    # a problem.
-
-    def _line(self, data: bytes, position: int, limit: int) -> bytes | str | None:
-        """The line at *position*; None when it has not ended yet, then it is held."""
-        end = data.find(b"\r\n", position)
-        if end < 0:
-            held = data[position:]
-            if len(held) > limit:
-                return "a line of a chunked body is too long"
-            if parsing.BROKEN.search(held):
-                return "a CR or LF stands alone in a chunked body"
-            self._held = held
-            return None
-        if end - position > limit:
+    def _size(self, digits: bytes, extensions: bytes, octets: int) -> str:
+        """Take a size line; the problem with it, if there is one."""
+        if octets > MAX_CHUNK_LINE:
             return "a line of a chunked body is too long"
-        return data[position:end]
-
-    def _size(self, data: bytes, position: int, pieces: list[bytes]) -> int | str:
-        line = self._line(data, position, MAX_CHUNK_LINE)
-        if not isinstance(line, bytes):
-            return line or -1
-        match = _SIZE_LINE.fullmatch(line)
-        if match is None:
-            return "a chunk's size is not a hexadecimal number"
-        self._extensions += len(match[2])
+        if len(digits) > MAX_CHUNK_DIGITS and len(digits.lstrip(b"0")) > MAX_CHUNK_DIGITS:
+            return "a chunk is too long"
+        self._extensions += len(extensions)
         if self._extensions > MAX_EXTENSIONS:
             return "the chunks' extensions are too long"
-        self._remaining = int(match[1], 16)
-        self._state = self._data if self._remaining else self._trailer
-        return position + len(line) + 2
+        size = int(digits, 16)
+        if size:
+            self._missing = size + 2
+        else:
+            self._lines = []
+        return ""
 
-    def _data(self, data: bytes, position: int, pieces: list[bytes]) -> int | str:
-        piece = data[position : position + self._remaining]
-        if piece:
-            pieces.append(piece)
-            self._remaining -= len(piece)
-        if self._remaining:
-            return -1
-        self._state = self._end_of_chunk
-        return position + len(piece)
+    def _data(self, data: bytes, position: int, pieces: list[bytes]) -> tuple[int, str]:
+        """Take octets of the chunk under way; where they end, and what is wrong with its end."""
+        end = position + self._missing - 2
+        if len(data) < end + 2:
+            piece = data[position:end]
+            if piece:
+                pieces.append(piece)
+            self._missing -= len(piece)
+            self._held = data[end:]  # a CR at most
+            return len(data), "" if self._held in (b"", b"\r") else _CHUNK_TOO_LONG
+        if end > position:
+            pieces.append(data[position:end])
+        self._missing = 0
+        return end + 2, "" if data[end : end + 2] == b"\r\n" else _CHUNK_TOO_LONG
 
-    def _end_of_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int | str:
-        end = data[position : position + 2]
-        if end == b"\r\n":
-            self._state = self._size
-            return position + 2
-        if not b"\r\n".startswith(end):
-            return "a chunk is longer than its size"
-        self._held = end
-        return -1
+    def _hold(self, data: bytes, position: int, limit: int) -> str:
+        """No line ends where one should: keep its beginning, or say what is wrong with it."""
+        line = data[position : position + limit + 2]
+        end = line.find(b"\r\n")
+        if end >= 0:
+            return "a chunk's size is not a hexadecimal number"
+        if len(line) > limit:
+            return "a line of a chunked body is too long"
+        if fields.BROKEN.search(line):
+            return "a CR or LF stands alone in a chunked body"
+        self._held = line
+        return ""
 
-    def _trailer(self, data: bytes, position: int, pieces: list[bytes]) -> int | str:
-        line = self._line(data, position, MAX_TRAILERS)
-        if not isinstance(line, bytes):
-            return line or -1
-        if line:
-            self._lines.append(line)
-            self._trailer_size += len(line)
-            if len(self._lines) > parsing.MAX_FIELDS or self._trailer_size > MAX_TRAILERS:
-                return "the trailers are too long"
-            return position + len(line) + 2
-        if self._lines:
-            trailers = parsing.read_fields(self._lines)
-            if trailers is None:
-                return "a trailer is no field"
-            self.trailers = tuple(trailers)
-        self._state = self._done
-        return position + 2
+    def _read_trailers(
+        self, body: bytes, data: bytes, position: int, lines: list[fields.Line]
+    ) -> Part:
+        while True:
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                problem = self._hold(data, position, MAX_TRAILERS)
+                return Part(body, False, b"", problem)
+            if end == position:
+                self.trailers = tuple(lines)
+                return Part(body, True, data[position + 2 :])
+            self._trailer_size += end - position
+            if len(lines) == fields.MAX_FIELDS or self._trailer_size > MAX_TRAILERS:
+                return Part(body, False, b"", "the trailers are too long")
+            line = fields.read_trailer(data[position:end])
+            if line.kind == fields.REFUSED:
+                return Part(body, False, b"", line.value.decode("latin-1"))
+            lines.append(line)
+            position = end + 2
 
-    def _done(self, data: bytes, position: int, pieces: list[bytes]) -> int | str:
-        raise AssertionError("a body that is done is not fed")
 
+_CHUNK_TOO_LONG: Final = "a chunk is longer than its size"
 
 Body = LengthBody | ChunkedBody | EndlessBody
 
@@ -183,9 +185,6 @@ Body = LengthBody | ChunkedBody | EndlessBody
 def chunk(data: bytes) -> bytes:
     """*data* (not empty) as one chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def last_chunk(trailers: list[bytes]) -> bytes:

@@ -7,7 +7,9 @@ and a client sees one answer or a broken one, never two.
 from typing import TYPE_CHECKING, Final
 
 from resolver_gateway import bodies, headers
-from resolver_gateway.parsing import Line, RequestHead, ResponseHead
+from resolver_gateway.fields import Line
+from resolver_gateway.request import RequestHead
+from resolver_gateway.response import ResponseHead
 from resolver_gateway.retry import IDEMPOTENT, Failure
 
 if TYPE_CHECKING:

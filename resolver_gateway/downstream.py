@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from resolver_gateway.bodies import ChunkedBody, LengthBody
 from resolver_gateway.call import Call
-from resolver_gateway.parsing import BROKEN, MAX_HEAD, MAX_TARGET, Refusal, RequestHead
+from resolver_gateway.fields import BROKEN, MAX_HEAD
+from resolver_gateway.request import MAX_TARGET, Refusal, RequestHead
 from resolver_gateway.upstream import HIGH_WATER
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Downstream(asyncio.Protocol):
                 data = b""
                 break
             before = 0
-            request = self._handler.parser.parse(data[:end])
+            request = self._handler.parser.parse(data[: end + 4])
             data = data[end + 4 :]
             if isinstance(request, Refusal):
                 self._refuse(request)

@@ -28,8 +28,8 @@ from resolver_gateway.exchange import Exchange, access_line
 from resolver_gateway.fallback import Policy
 from resolver_gateway.metrics import Counts
 from resolver_gateway.outlier import OutlierDetector
-from resolver_gateway.parsing import Refusal, RequestParser
 from resolver_gateway.pool import ConnectFailed, Pool
+from resolver_gateway.request import Refusal, RequestParser
 from resolver_gateway.resolver import Resolver
 from resolver_gateway.retry import (
     IDEMPOTENT,

@@ -7,8 +7,10 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
-from resolver_gateway import parsing
-from resolver_gateway.parsing import Line, RequestHead, ResponseHead
+from resolver_gateway import fields
+from resolver_gateway.fields import Line
+from resolver_gateway.request import RequestHead
+from resolver_gateway.response import ResponseHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -89,8 +91,7 @@ def request_head(
             b" HTTP/1.1\r\nHost: ",
             host,
             b"\r\n",
-            *request.fields,
-            _further(request) if request.has_more else b"",
+            request.block,
             said,
             b"X-Request-Id: ",
             request_id,
@@ -99,28 +100,12 @@ def request_head(
     )
 
 
-def _further(request: RequestHead) -> bytes:
-    """The lines of a request's head that are about this hop, made anew."""
-    parts = []
-    if request.chunked:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif request.length is not None:
-        parts.append(b"Content-Length: %d\r\n" % request.length)
-    if request.upgrade:
-        parts.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
-    elif request.takes_trailers:
-        parts.append(b"Connection: te\r\nTE: trailers\r\n")
-    if request.expects_continue:
-        parts.append(b"Expect: 100-continue\r\n")
-    if request.max_forwards is not None:
-        parts.append(b"Max-Forwards: %d\r\n" % max(0, request.max_forwards - 1))
-    return b"".join(parts)
-
-
 def response_head(
     response: ResponseHead, request: RequestHead, *, keep: bool, chunk: bool
 ) -> bytes:
     """The head for the client: our connection, our framing (*chunk*: chunked), else theirs."""
+    if keep and not chunk and request.minor:
+        return response.framed
     if chunk:
         framing = b"Transfer-Encoding: chunked\r\n"
     else:
@@ -129,29 +114,26 @@ def response_head(
         end = b"Connection: close\r\n\r\n"
     else:
         end = b"\r\n" if request.minor else b"Connection: keep-alive\r\n\r\n"
-    return b"".join((response.line, *response.fields, framing, end))
+    return b"".join((response.line, response.block, framing, end))
 
 
 def interim_head(response: ResponseHead) -> bytes:
     """An interim answer (1xx) as it goes on; it has no body."""
-    return response.line + b"".join(response.fields) + b"\r\n"
+    return response.line + response.block + b"\r\n"
 
 
 def switching_head(response: ResponseHead) -> bytes:
     """The 101 that ends HTTP on both connections."""
-    return b"".join(
-        [
-            response.line,
-            *response.fields,
-            b"Connection: upgrade\r\nUpgrade: %b\r\n\r\n" % response.upgrade,
-        ]
+    return b"%b%bConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (
+        response.line,
+        response.block,
+        response.upgrade,
     )
 
 
 def is_asked_for(upgrade: bytes, request: RequestHead) -> bool:
     """Whether the protocol that an upstream switches to is one that the client named."""
-    asked = {protocol.strip().lower() for protocol in request.upgrade.split(b",")}
-    return bool(upgrade) and upgrade.strip().lower() in asked
+    return upgrade.strip(b" \t").lower() in fields.words(request.upgrade)
 
 
 def trailers_that_pass(trailers: Sequence[Line]) -> list[bytes]:
@@ -159,5 +141,5 @@ def trailers_that_pass(trailers: Sequence[Line]) -> list[bytes]:
     return [
         line.rebuilt
         for line in trailers
-        if line.kind == parsing.PLAIN and line.name not in _NO_TRAILER
+        if line.kind == fields.PLAIN and line.name not in _NO_TRAILER
     ]

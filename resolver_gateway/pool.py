@@ -9,7 +9,7 @@ from typing import Final
 from resolver_gateway import addresses
 from resolver_gateway.addresses import Network
 from resolver_gateway.balancer import Upstream
-from resolver_gateway.parsing import ResponseParser
+from resolver_gateway.response import ResponseParser
 from resolver_gateway.retry import Failure
 from resolver_gateway.upstream import UpstreamConnection
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, cast
 from resolver_gateway import headers
 from resolver_gateway.balancer import Upstream
 from resolver_gateway.bodies import Body, ChunkedBody, EndlessBody, LengthBody
-from resolver_gateway.parsing import BROKEN, MAX_HEAD, Refusal, ResponseHead, ResponseParser
+from resolver_gateway.fields import BROKEN, MAX_HEAD
+from resolver_gateway.request import Refusal
+from resolver_gateway.response import ResponseHead, ResponseParser
 from resolver_gateway.retry import Failure
 
 if TYPE_CHECKING:
@@ -184,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
             if end < 0 or end > MAX_HEAD:
                 self._incomplete_head(call, data)
                 return
-            response = self._parser.parse(data[:end])
+            response = self._parser.parse(data[: end + 4])
             rest = data[end + 4 :]
             if isinstance(response, Refusal):
                 self._failed(call, response.detail)

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from resolver_gateway import addresses, bodies, exchange, fallback, headers, routing, srv
 from resolver_gateway.balancer import Ballot, Upstream, pick, upstream
 from resolver_gateway.cache import MISS, Absent, Fresh, SrvCache, Stale
+from resolver_gateway.fields import MAX_REMEMBERED
 from resolver_gateway.outlier import FAILURES_IN_A_ROW, OutlierDetector
-from resolver_gateway.parsing import Refusal, RequestHead, RequestParser, ResponseParser
+from resolver_gateway.remembered import MAX_HEADS
+from resolver_gateway.request import Refusal, RequestHead, RequestParser
+from resolver_gateway.response import ResponseParser
 from resolver_gateway.retry import Breaker, Failure, RetryBudget, may_retry
 from resolver_gateway.srv import Resolution
 
@@ -361,40 +364,50 @@ HEAD_BYTES = st.one_of(
 
 @given(HEAD_BYTES)
 def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
-    found = RequestParser().parse(data)
+    found = RequestParser().parse(data + b"\r\n\r\n")
 
     assert isinstance(found, RequestHead | Refusal)
     if isinstance(found, RequestHead):
         assert not (found.chunked and found.length is not None)
-        for line in found.fields:
+        for line in found.block.splitlines(keepends=True):
             assert line.endswith(b"\r\n")
             assert not any(c in line[:-2] for c in b"\r\n\x00")
 
 
 @given(HEAD_BYTES)
 def test_any_bytes_are_a_response_or_a_refusal(data: bytes) -> None:
-    found = ResponseParser().parse(data)
+    found = ResponseParser().parse(data + b"\r\n\r\n")
 
     assert isinstance(found, Refusal) or 100 <= found.status <= 599
 
 
-def test_what_was_remembered_is_bounded_and_reads_the_same() -> None:
+def test_lines_and_heads_that_are_remembered_are_bounded_and_read_the_same() -> None:
     parser = RequestParser()
-    head = b"GET / HTTP/1.1\r\nHost: g\r\nX-%d: y"
+    head = b"GET / HTTP/1.1\r\nHost: g\r\nX-%d: y\r\n\r\n"
     for n in range(5000):
         assert isinstance(parser.parse(head % n), RequestHead)
+    assert not parser.remembered.heads  # none came twice
 
-    assert len(parser._reader.remembered) <= 2048
-    again = parser.parse(head % 7)
-    assert isinstance(again, RequestHead)
-    assert again.fields == [b"X-7: y\r\n"]
+    for n in range(4000, 5000):
+        again = parser.parse(head % n)
+        assert isinstance(again, RequestHead)
+        assert again.block == b"X-%d: y\r\n" % n
+    assert 0 < len(parser.remembered.heads) <= MAX_HEADS
+    assert len(parser._reader.remembered) <= MAX_REMEMBERED
+    assert parser.parse(head % 4999) is parser.parse(head % 4999)
 
 
-def test_secrets_are_not_remembered() -> None:
+@pytest.mark.parametrize("name", ["Authorization", "COOKIE", "X-Api-Key", "Proxy-Authorization"])
+def test_secrets_are_not_remembered(name: str) -> None:
     parser = RequestParser()
-    parser.parse(b"GET / HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer canary\r\nCookie: canary")
+    for _ in range(3):
+        parser.parse(f"GET / HTTP/1.1\r\nHost: g\r\n{name}: canary\r\n\r\n".encode())
+    answers = ResponseParser()
+    for _ in range(3):
+        answers.parse(b"HTTP/1.1 200 OK\r\nSet-Cookie: canary\r\n\r\n")
 
-    assert "canary" not in repr(parser._reader.remembered)
+    assert "canary" not in repr((parser._reader.remembered, parser.remembered.heads))
+    assert "canary" not in repr((answers._reader.remembered, answers.remembered.heads))
 
 
 # --- bodies

@@ -90,14 +90,13 @@ REFUSED = {
     "Connection names Forwarded": G + b"Connection: forwarded\r\n\r\n",
     "Connection names Authorization": G + b"Connection: authorization\r\n\r\n",
     "CONNECT": b"CONNECT g:443 HTTP/1.1\r\nHost: g:443\r\n\r\n",
-    "Expect odd": P + b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\nhi",
     "chunk size empty": P + b"Transfer-Encoding: chunked\r\n\r\n\r\n",
     "chunk size prefix": P + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
     "chunk size sign": P + b"Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n",
     "chunk size space": P + b"Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n",
     "chunk size leading space": P + b"Transfer-Encoding: chunked\r\n\r\n 5\r\nhello\r\n0\r\n\r\n",
     "chunk size too long": P
-    + b"Transfer-Encoding: chunked\r\n\r\n0000000000000005\r\nhello\r\n0\r\n\r\n",
+    + b"Transfer-Encoding: chunked\r\n\r\n1000000000000005\r\nhello\r\n0\r\n\r\n",
     "chunk too long": P + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n",
     "chunk bare LF": P + b"Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
     "chunk LF after data": P + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n",
@@ -111,7 +110,7 @@ REFUSED = {
     "too many fields": G + b"".join(b"X-%d: y\r\n" % i for i in range(120)) + b"\r\n",
     "target too long": b"GET /v2/payments/" + b"a" * 9000 + b" HTTP/1.1\r\nHost: g\r\n\r\n",
     "head too long": G + b"X: " + b"a" * 40000 + b"\r\n\r\n",
-    "Max-Forwards odd": G + b"Max-Forwards: 1x\r\n\r\n",
+    "Max-Forwards odd": b"OPTIONS * HTTP/1.1\r\nHost: g\r\nMax-Forwards: 1x\r\n\r\n",
 }
 
 
@@ -154,6 +153,14 @@ async def test_a_refusal_does_not_depend_on_where_the_segments_end(at: int) -> N
 
 PASSED = {
     "plain": (G + b"\r\n", b""),
+    "Expect odd": (P + b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\nhi", b"hi"),
+    "Expect without a body": (G + b"Expect: 100-continue\r\n\r\n", b""),
+    "Max-Forwards of a GET": (G + b"Max-Forwards: 1x\r\n\r\n", b""),
+    "zeros before a chunk's size": (
+        P + b"Transfer-Encoding: chunked\r\n\r\n00000000000000000005\r\nhello\r\n000\r\n\r\n",
+        b"hello",
+    ),
+    "zeros before a length": (P + b"Content-Length: 00000000000000000002\r\n\r\nhi", b"hi"),
     "empty line first": (b"\r\n" + G + b"\r\n", b""),
     "absolute form": (b"GET http://g/v2/payments/a HTTP/1.1\r\nHost: g\r\n\r\n", b""),
     "absolute form, other case": (b"GET HTTP://G/v2/payments/a HTTP/1.1\r\nHost: g\r\n\r\n", b""),
