@@ -14,7 +14,7 @@ A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, OPT = 1, 2, 5, 6, 12, 16, 28, 33, 41
 TSIG, IXFR, AXFR, ANY = 250, 251, 252, 255
 IN = 1
 
-COOKIE = 10
+EXPIRE, COOKIE, ZONEVERSION = 9, 10, 19
 MAX_QNAME = 255
 """Octets of a name on the wire, the root's included (RFC 1035, section 2.3.4)."""
 
@@ -30,12 +30,16 @@ _ONE_QUESTION_AND_OPT = b"\0\1\0\0\0\0\0\1"
 
 
 class Edns(NamedTuple):
-    """What the asker's OPT record says: its buffer, version, DO bit and options."""
+    """What the asker's OPT record says: its buffer, version, DO bit and options.
+
+    `reply` holds the options that go into ours.
+    """
 
     size: int
     version: int
     do: bool
     options: bytes = b""
+    reply: bytes = b""
 
 
 class Query(NamedTuple):
@@ -252,6 +256,17 @@ def _cookie(options: bytes) -> tuple[bool, bytes | None]:
             cookie = options[at + 4 : end]
         at = end
     return True, cookie
+
+
+def options_in(edns: Edns | None) -> list[tuple[int, bytes]]:
+    """Code and data of each option of *edns*, whose list is whole."""
+    options = b"" if edns is None else edns.options
+    found, at = [], 0
+    while at < len(options):
+        end = at + 4 + (options[at + 2] << 8 | options[at + 3])
+        found.append((options[at] << 8 | options[at + 1], options[at + 4 : end]))
+        at = end
+    return found
 
 
 def _edns_of_any(packet: bytes) -> Edns | None:

@@ -19,10 +19,12 @@ from dnsd.wire import (
     STALE_NXDOMAIN,
     Message,
     assemble,
+    option,
     refuse,
     servfail,
     truncated,
 )
+from dnsd.zone import EXPIRE
 
 MAX_ORDERS = 8
 """Orders of one answer that are kept: enough to spread load, few enough to keep in memory."""
@@ -159,6 +161,11 @@ class Responder:
         # 9. One class: all others belong to somebody else.
         if asked.qclass != query.IN:
             return _coded(asked, query.REFUSED)
+        if asked.edns is not None and asked.edns.options:
+            options = self._options(asked)
+            if options is None:
+                return _coded(asked, query.FORMERR)
+            asked = asked._replace(edns=asked.edns._replace(reply=options))
         answer = self.table.known(asked)
         if answer is not None:
             return self._assembled(asked, answer, peer)
@@ -180,6 +187,26 @@ class Responder:
         if answer.rcode == query.SERVFAIL:
             return _coded(asked, query.SERVFAIL)
         return self._assembled(asked, answer, peer)
+
+    def _options(self, asked: Query) -> bytes | None:
+        """The options of a reply that speaks for a zone of ours; None where they were asked
+        for in a form that is not allowed."""
+        found = query.options_in(asked.edns)
+        versions = [data for code, data in found if code == query.ZONEVERSION]
+        if versions not in ([], [b""]):
+            return None  # RFC 9660, section 3.2.1
+        served = self.table.zone_of(asked)
+        if served is None or self.table.state == "loading":
+            return b""
+        options = b""
+        if versions:
+            # RFC 9660, section 2.1: labels of the zone without the root, type 0 a serial.
+            options += option(query.ZONEVERSION, bytes((served.labels - 1, 0)) + self.table.serial)
+        at_apex = len(asked.labels) == served.labels and asked.qtype in _WITH_EXPIRE
+        if at_apex and any(code == query.EXPIRE for code, _ in found):
+            # RFC 7314, section 3.1: a primary always has all of it left.
+            options += option(query.EXPIRE, EXPIRE.to_bytes(4, "big"))
+        return options
 
     def _transfer(self, asked: Query, served: ServedZone, peer: Peer, packet: bytes) -> Reply:
         if len(asked.labels) != served.labels:
@@ -227,6 +254,7 @@ class Responder:
 
 
 _TRANSFERS = (query.AXFR, query.IXFR)
+_WITH_EXPIRE = (query.SOA, *_TRANSFERS)
 
 
 def _in_order(answer: CompiledAnswer) -> range:
@@ -238,8 +266,9 @@ def _staleness(answer: CompiledAnswer) -> int:
 
 
 def _coded(asked: Query, rcode: int, ede: int | None = None) -> Reply:
-    """A reply of *rcode* alone to a question that was read."""
-    reject = Reject(asked.id, 0, asked.rd, rcode, asked.question, asked.edns)
+    """A reply of *rcode* alone to a question that was read; it speaks for no zone."""
+    edns = None if asked.edns is None else asked.edns._replace(reply=b"")
+    reject = Reject(asked.id, 0, asked.rd, rcode, asked.question, edns)
     return Reply(refuse(reject, ede), asked.qtype, rcode)
 
 

@@ -155,22 +155,25 @@ def opt_record(edns: Edns | None, rcode: int, ede: int | None) -> bytes:
     """Our OPT: there if and only if the query had one; of its flags DO alone comes back."""
     if edns is None:
         return b""
-    if ede is None and rcode < 16:
+    if ede is None and rcode < 16 and not edns.reply:
         return _PLAIN_OPT[edns.do]
     # An asker of another version would not know what to do with options (RFC 8906, 8.2.6).
-    option = b"" if ede is None or rcode == BADVERS else _option(_EDE, ede.to_bytes(2, "big"))
+    options = edns.reply if ede is None else option(_EDE, ede.to_bytes(2, "big")) + edns.reply
+    if rcode == BADVERS:
+        options = b""
     return b"".join(
         (
             _OPT_FIXED,
             bytes((rcode >> 4, 0)),
             b"\x80\0" if edns.do else b"\0\0",
-            len(option).to_bytes(2, "big"),
-            option,
+            len(options).to_bytes(2, "big"),
+            options,
         )
     )
 
 
-def _option(code: int, value: bytes) -> bytes:
+def option(code: int, value: bytes) -> bytes:
+    """An option as it stands in an OPT record (RFC 6891, section 6.1.2)."""
     return code.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
 
 
@@ -185,6 +188,7 @@ __all__ = [
     "Message",
     "assemble",
     "opt_record",
+    "option",
     "refuse",
     "servfail",
     "truncated",

@@ -67,7 +67,7 @@ def test_tb7_an_unknown_opcode(dnsd: Dnsd) -> None:
         pytest.param(
             opt(rdata=option(10, b"8 octets") + option(3) + option(9) + option(8, b"\0\1\0\0")),
             0x8400,
-            OURS,
+            opt(rdata=option(9, b"\0\1\x51\x80")),
             id="TE10 defined options",
         ),
     ],
