@@ -2,6 +2,7 @@
 
 import struct
 
+import dns.edns
 import dns.message
 import dns.rcode
 import pytest
@@ -103,7 +104,8 @@ def test_e31_it_comes_with_the_first_message_of_a_transfer(rtype: str) -> None:
     for n in range(200):
         world.up(instance("crowd", f"c{n}", (f"10.0.0.{n}",)))
     asked = signed_query(rtype=rtype, serial=0 if rtype == "IXFR" else None, edns=1232)
-    asked.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(EXPIRE, b"")])
+    expire = dns.edns.GenericOption(dns.edns.OptionType(EXPIRE), b"")
+    asked.use_edns(0, 0, 1232, options=[expire])
 
     first, *rest = replies(world.messages(asked), asked)
 
