@@ -5,43 +5,18 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from registry.errors import LeaseNotFound, LeaseSuperseded
 from registry.runtime import logs
-from registry.runtime.logs import Transition
-from sidecar.client import (
-    Beat,
-    Outcome,
-    RegistrarClient,
-    RegistrarUnavailable,
-    RegistrationRefused,
-    Renewed,
-)
-from sidecar.health import Health, Healthy, Policy
-from sidecar.heartbeat import (
-    Action,
-    Ask,
-    Deregister,
-    Heartbeat,
-    Register,
-    Renew,
-    Report,
-    Stopped,
-    Wait,
-)
-from sidecar.probe import probe
-from sidecar.registration import Service, document_of
-
-LONGEST_WAIT = 60.0
-"""Seconds after which the loop looks again, whatever it was told to wait."""
-
-PATIENCE = 1.0
-"""Seconds that a call under way may still take once the sidecar is to stop."""
-
-STOPPING_TIMEOUT = 1.0
-"""Seconds for one call while stopping, so that two fit where a registrar hangs."""
+from sidecar.actions import Action, Ask, Deregister, Register, Renew, Report, Stopped, Wait
+from sidecar.calls import Calls
+from sidecar.client import RegistrarClient
+from sidecar.health import Healthy
+from sidecar.kept import LONGEST_WAIT, Kept
+from sidecar.probe import Prober
+from sidecar.registration import Service
+from sidecar.stopping import Limits
 
 AFTER_BUG = 5.0
 """Seconds until an instance is looked at again after an exception that nobody foresaw."""
@@ -49,74 +24,42 @@ AFTER_BUG = 5.0
 log = logs.get("sidecar")
 
 
-class Kept:
-    """One service that is kept registered: its health, its lease, and what was last sent of it."""
-
-    def __init__(self, service: Service, policy: Policy, interval: float | None, now: float):
-        self.service = service
-        self.health = Health(policy, now)
-        self.heartbeat = Heartbeat(interval, random.random)
-        self.instance = service.id
-        self.sent_metadata: Mapping[str, str] = {}
-        self.was_serving = False
-        self.is_busy = False
-        self.not_before = 0.0
-        self.lease_story = Transition(log)
-        self.health_story = Transition(log)
-
-    def __repr__(self) -> str:
-        return f"<Kept {self.service.name}/{self.instance} {self.health!r} {self.heartbeat!r}>"
-
-    @property
-    def condition(self) -> str:
-        """`waiting` until it is registered, then the state in which the registrar holds it."""
-        if self.heartbeat.lease is None:
-            return "waiting"
-        return self.heartbeat.held or "serving"
-
-    def next_action(self, now: float) -> Action:
-        """What its heartbeat wants; a wait while something is under way."""
-        if self.is_busy or now < self.not_before:
-            return Wait(LONGEST_WAIT if self.is_busy else self.not_before - now)
-        serving = self.health.is_serving(now)
-        return self.heartbeat.next_action(healthy=serving, reason=self.health.reason, now=now)
-
-    def tell(self, chapter: str, message: str, level: str = "info", **fields: Any) -> None:
-        """Log a change in the life of its lease, once."""
-        name = {"service": self.service.name, "instance": self.instance}
-        self.lease_story.enter(chapter, message, level=level, **name, **fields)
-
-
 class Agent:
-    """Keeps services registered at the registrar from `start` until `drain`."""
+    """Keeps services registered at the registrar from `start` until `drain`.
+
+    Without *lame_duck* an instance is deregistered at once when it is to stop.
+    """
 
     def __init__(
         self,
         services: Sequence[Service],
         client: RegistrarClient,
-        policy: Policy,
+        prober: Prober,
         *,
-        probe_timeout: float = 2.0,
         interval: float | None = None,
         lame_duck: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
-        self._probe_timeout = probe_timeout
+        self._prober = prober
         self._lame_duck = lame_duck
+        self._limits = limits or Limits()
         self._wake = asyncio.Event()
-        self._calls: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
         self._run: asyncio.Task[None] | None = None
-        # Tells an older sidecar of the same instance from this one, across restarts.
-        self._generation = time.time_ns() // 1_000_000
+        self._calls = Calls(client, time.time_ns() // 1_000_000, self._limits.call)
         now = self._loop.time()
-        self.kept = [Kept(service, policy, interval, now) for service in services]
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.kept = [Kept(service, interval, random.random, log, now) for service in services]
 
     def __repr__(self) -> str:
         return f"<Agent {len(self.kept)} services, {self._client!r}>"
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How often each (operation, status) came about."""
+        return self._calls.counts
 
     @property
     def registrar_is_away(self) -> bool:
@@ -129,38 +72,38 @@ class Agent:
 
     def missing(self) -> list[str]:
         """What keeps this sidecar from being ready: services that are not registered."""
-        if self._is_stopping:
+        if self._calls.is_stopping:
             return ["stopping"]
-        return [
-            f"{k.service.name}: not registered ({k.health.reason})"
-            if not k.health.healthy
-            else f"{k.service.name}: not registered (waiting for the registrar)"
-            for k in self.kept
-            if k.heartbeat.lease is None
-        ]
+        return [kept.missing for kept in self.kept if kept.missing]
 
     async def start(self) -> None:
         """Begin to probe and to register; returns at once."""
         self._run = asyncio.create_task(self._keep())
 
-    async def drain(self) -> None:
-        """Leave DNS, wait for caches to forget, deregister: all in less than ten seconds."""
-        self._is_stopping = True
+    async def drain(self, *, at_once: bool = False) -> None:
+        """Leave DNS, wait for caches to forget, deregister: all within the limits.
+
+        *at_once* deregisters without a wait, also where a drain is under way.
+        """
+        self._calls.is_stopping = True
         now = self._loop.time()
         for kept in self.kept:
             kept.not_before = 0.0
-            kept.heartbeat.stop(now, lame_duck=kept.service.lame_duck if self._lame_duck else 0.0)
+            lame_duck = kept.service.lame_duck if self._lame_duck and not at_once else 0.0
+            kept.heartbeat.stop(now, lame_duck=lame_duck, limits=self._limits)
+            if at_once:
+                kept.heartbeat.hurry()
         self._wake.set()
-        giving_up = self._loop.call_later(PATIENCE, self._give_up, set(self._calls))
+        giving_up = self._loop.call_later(self._limits.call, self._give_up, set(self._tasks))
         try:
             if self._run is not None:
-                await self._run
+                await asyncio.wait([self._run])
         finally:
             giving_up.cancel()
 
     async def stop(self) -> None:
         """End everything; what is still registered ends with its lease."""
-        tasks = [*self._calls, *([self._run] if self._run is not None else [])]
+        tasks = [*self._tasks, *([self._run] if self._run is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -194,37 +137,38 @@ class Agent:
         try:
             await call
         except Exception:
-            self.counts["bug", "caught"] += 1
+            self._calls.count("bug", "caught")
             log.exception("something failed that should not, going on")
             for one in kept:
                 one.not_before = self._loop.time() + AFTER_BUG
 
     def _begin(self, actions: Sequence[tuple[Kept, Action]], now: float) -> None:
+        calls = self._calls
         renewing: list[tuple[Kept, Renew]] = []
         for kept, action in actions:
             match action:
                 case Renew():
                     renewing.append((kept, action))
                 case Register():
-                    self._spawn([kept], self._register(kept))
+                    self._spawn([kept], calls.register(kept, action))
                 case Ask():
-                    self._spawn([kept], self._ask(kept))
+                    self._spawn([kept], calls.ask(kept))
                 case Report():
-                    self._spawn([kept], self._report(kept, action))
+                    self._spawn([kept], calls.report(kept, action))
                 case Deregister():
-                    self._spawn([kept], self._deregister(kept, action))
+                    self._spawn([kept], calls.deregister(kept, action))
         if renewing:
             due = [kept for kept, _ in renewing]
             early = [(k, k.heartbeat.joins(now)) for k in self.kept if not k.is_busy]
             renewing += [(k, r) for k, r in early if r is not None and k not in due]
-            self._spawn([kept for kept, _ in renewing], self._renew(renewing))
+            self._spawn([kept for kept, _ in renewing], calls.renew(renewing))
 
     def _spawn(self, kept: list[Kept], call: Coroutine[Any, Any, None]) -> None:
         for one in kept:
             one.is_busy = True
         task = asyncio.create_task(self._call(kept, call))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _call(self, kept: list[Kept], call: Coroutine[Any, Any, None]) -> None:
         """One call, whatever becomes of it: the instances are free again afterwards."""
@@ -235,179 +179,9 @@ class Agent:
                 one.is_busy = False
             self._wake.set()
 
-    def _give_up(self, calls: set[asyncio.Task[None]]) -> None:
-        for task in calls & self._calls:
+    def _give_up(self, tasks: set[asyncio.Task[None]]) -> None:
+        for task in tasks & self._tasks:
             task.cancel()
-
-    # --- the calls ---------------------------------------------------------------------
-
-    async def _register(self, kept: Kept) -> None:
-        sent_at, heartbeat = self._loop.time(), kept.heartbeat
-        metadata = kept.health.metadata
-        document = document_of(kept.service, metadata, self._generation)
-        try:
-            granted = await self._client.register(document)
-        except RegistrarUnavailable as error:
-            self._count("register", "unavailable")
-            heartbeat.failed(self._loop.time(), error.retry_after)
-        except LeaseSuperseded as error:
-            self._count("register", "superseded")
-            heartbeat.superseded(self._loop.time())
-            self._tell_superseded(kept, error)
-        except RegistrationRefused as error:
-            self._count("register", "refused")
-            heartbeat.refused(self._loop.time())
-            problems = "; ".join(f"{p.field}: {p.message}" for p in error.problems)
-            kept.tell(
-                f"refused {error} {problems}",
-                "registration refused, trying again every minute",
-                "error",
-                status=error.status,
-                detail=str(error),
-                problems=problems,
-            )
-        except asyncio.CancelledError:
-            heartbeat.failed(self._loop.time())  # it may have arrived all the same
-            raise
-        else:
-            self._count("register", "success")
-            kept.instance = granted.instance or kept.instance
-            kept.sent_metadata = metadata
-            heartbeat.lease_granted(
-                granted.lease_id,
-                ttl=granted.ttl,
-                interval=granted.interval,
-                created=granted.created,
-                sent_at=sent_at,
-            )
-            if kept.health.metadata != metadata:
-                heartbeat.data_changed()
-            assert heartbeat.lease is not None
-            every = heartbeat.lease.every
-            kept.tell("registered", "registered", lease=granted.ttl, heartbeat=every)
-
-    async def _renew(self, renewing: Sequence[tuple[Kept, Renew]]) -> None:
-        sent_at = self._loop.time()
-        beats = [Beat(k.service.name, k.instance, r.lease_id) for k, r in renewing]
-        timeout = min(r.timeout for _, r in renewing)
-        outcomes: list[Outcome]
-        try:
-            outcomes = await self._client.renew(beats, timeout)
-        except (RegistrarUnavailable, RegistrationRefused) as error:
-            outcomes = [error] * len(beats)
-        except asyncio.CancelledError:
-            for kept, _ in renewing:
-                kept.heartbeat.failed(self._loop.time())
-            raise
-        for (kept, _), outcome in zip(renewing, outcomes, strict=True):
-            self._note_renewal(kept, outcome, sent_at)
-
-    def _note_renewal(self, kept: Kept, outcome: Outcome, sent_at: float) -> None:
-        now, heartbeat = self._loop.time(), kept.heartbeat
-        match outcome:
-            case Renewed():
-                self._count("heartbeat", "success")
-                heartbeat.renewed(sent_at)
-                if kept.lease_story.state.startswith("refused"):
-                    kept.tell("registered", "heartbeat accepted again")
-            case LeaseNotFound():
-                self._count("heartbeat", "not_found")
-                heartbeat.lease_lost(now)
-                kept.tell("lost", "lease lost, registering again", "warning", reason=str(outcome))
-            case LeaseSuperseded():
-                self._count("heartbeat", "superseded")
-                heartbeat.lease_lost(now)
-                kept.tell("lost", "lease held by another", "warning", reason=str(outcome))
-            case RegistrarUnavailable():
-                self._count("heartbeat", "unavailable")
-                heartbeat.failed(now, outcome.retry_after)
-            case RegistrationRefused():
-                self._count("heartbeat", "refused")
-                heartbeat.failed(now)
-                kept.tell(f"refused {outcome}", "heartbeat refused", "error", status=outcome.status)
-
-    async def _ask(self, kept: Kept) -> None:
-        try:
-            state, reason = await self._client.state_of(kept.service.name, kept.instance)
-        except RegistrarUnavailable as error:
-            kept.heartbeat.report_failed(self._loop.time(), error.retry_after)
-        except RegistrationRefused:
-            kept.heartbeat.state_learned("", "")  # reading needs a token, say: writing may not
-        else:
-            kept.heartbeat.state_learned(state, reason)
-            if kept.heartbeat.is_held_by_operator:
-                kept.tell(
-                    f"left {state}",
-                    "somebody else has set its state, it is left to them",
-                    "warning",
-                    found=state,
-                    reason=reason,
-                )
-
-    async def _report(self, kept: Kept, report: Report) -> None:
-        heartbeat, service = kept.heartbeat, kept.service.name
-        timeout = STOPPING_TIMEOUT if self._is_stopping else None
-        try:
-            await self._client.set_state(
-                service, kept.instance, report.state, report.reason, timeout
-            )
-        except RegistrarUnavailable as error:
-            self._count("state", "unavailable")
-            heartbeat.report_failed(self._loop.time(), error.retry_after)
-        except LeaseNotFound as error:
-            self._count("state", "not_found")
-            heartbeat.lease_lost(self._loop.time())
-            kept.tell("lost", "lease lost, registering again", "warning", reason=str(error))
-        except RegistrationRefused as error:
-            self._count("state", "refused")
-            heartbeat.report_refused(report.state)
-            kept.tell(
-                f"refused {report.state}",
-                "the registrar does not take this state",
-                "error",
-                reported=report.state,
-                detail=str(error),
-            )
-        else:
-            self._count("state", "success")
-            heartbeat.state_reported(report.state, self._loop.time())
-            level = "info" if report.state != "unhealthy" else "warning"
-            kept.tell(
-                f"reported {report.state}",
-                "state reported",
-                level,
-                reported=report.state,
-                reason=report.reason,
-            )
-
-    async def _deregister(self, kept: Kept, action: Deregister) -> None:
-        try:
-            await self._client.deregister(
-                kept.service.name, kept.instance, action.lease_id, STOPPING_TIMEOUT
-            )
-        except RegistrarUnavailable as error:
-            self._count("deregister", "unavailable")
-            kept.heartbeat.report_failed(self._loop.time(), error.retry_after)
-        except RegistrationRefused as error:
-            self._count("deregister", "refused")
-            kept.heartbeat.deregistered()
-            kept.tell("left", "deregistration refused", "error", detail=str(error))
-        else:
-            self._count("deregister", "success")
-            kept.heartbeat.deregistered()
-            kept.tell("left", "deregistered")
-
-    def _tell_superseded(self, kept: Kept, error: LeaseSuperseded) -> None:
-        kept.tell(
-            "superseded",
-            "a newer sidecar holds this instance, looking again every minute;"
-            " two services on one machine need different ports or ids",
-            "error",
-            reason=str(error),
-        )
-
-    def _count(self, operation: str, status: str) -> None:
-        self.counts[operation, status] += 1
 
     # --- health ------------------------------------------------------------------------
 
@@ -420,36 +194,30 @@ class Agent:
 
     async def _look(self, kept: Kept) -> None:
         """Probe once, and wake the loop when it matters."""
-        health = kept.health
-        verdict = await probe(kept.service, self._probe_timeout)
+        health, first = kept.health, not kept.health.was_healthy
+        verdict = await self._prober.verdict(kept.service)
         now = self._loop.time()
-        self._count("probe", "healthy" if isinstance(verdict, Healthy) else "unhealthy")
+        self._calls.count("probe", "healthy" if isinstance(verdict, Healthy) else "unhealthy")
         if health.note(verdict):
-            self._note_health(kept)
+            self._note_health(kept, at=now if first else None)
         if health.is_overdue(now):
             self._tell_overdue(kept, now)
-        if health.is_serving(now) != kept.was_serving:
-            kept.was_serving = not kept.was_serving
+        if (wanted := health.wanted(now)) != kept.wanted:
+            kept.wanted = wanted
             kept.heartbeat.health_changed()
             self._wake.set()
 
-    def _note_health(self, kept: Kept) -> None:
-        health = kept.health
-        if health.healthy and health.metadata != kept.sent_metadata:
-            kept.heartbeat.data_changed()
-        fields = {"service": kept.service.name, "probe": kept.service.probe_url}
-        if health.healthy:
-            kept.health_story.enter("healthy", "healthy", **fields)
-        else:
-            fields["reason"] = health.reason
-            kept.health_story.enter("unhealthy", "unhealthy", level="warning", **fields)
+    def _note_health(self, kept: Kept, at: float | None) -> None:
+        if kept.health.healthy and kept.health.metadata != kept.sent_metadata:
+            kept.heartbeat.data_changed(at)
+        kept.tell_health()
 
     def _tell_overdue(self, kept: Kept, now: float) -> None:
         log.warning(
-            "not healthy since the start, registered all the same"
-            if kept.health.is_serving(now)
-            else "not healthy since the start, not registered, waiting on",
+            "not healthy since the start, served all the same"
+            if kept.health.wanted(now) == "serving"
+            else "not healthy since the start, waiting on",
             service=kept.service.name,
-            probe=kept.service.probe_url,
+            probe=kept.service.probed,
             reason=kept.health.reason,
         )

@@ -1,23 +1,42 @@
 """The sidecar's side of the registrar's HTTP API, over several registrars tried in turn.
 
-What a registrar says becomes a value or an exception that tells whose fault it is;
-only its 404 and 409 say anything of a lease.
+What a registrar says becomes a value or an exception that tells whose fault it is.  Only its
+404 and 409 say anything of a lease, and only where a registrar says them: a proxy that has lost
+its way says 404 as well.
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from registry.errors import CallboardError, LeaseNotFound, LeaseSuperseded, Problem
+from registry.errors import LeaseNotFound, LeaseSuperseded
 from registry.names import fold
 from registry.runtime import http, logs
 from registry.runtime.http import ProtocolError, Response
-from sidecar.registration import OPTIONAL
+from sidecar.answers import (
+    Beat,
+    Granted,
+    NotShown,
+    Outcome,
+    RegistrarUnavailable,
+    accepted,
+    answer_of,
+    detail_of,
+    is_object,
+    number,
+    outcome,
+    outcome_of,
+    retry_after,
+    unknown_fields,
+)
+from sidecar.registration import STATE_FIELDS
+
+if TYPE_CHECKING:
+    import ssl
 
 TIMEOUT = 5.0
 """Seconds one registrar has for an answer: its store gives up sooner."""
@@ -31,59 +50,23 @@ MAX_REASON = 256
 log = logs.get("sidecar.client")
 
 
-class RegistrarUnavailable(CallboardError):
-    """No registrar answered, or the last one asked to come later: it says nothing of the lease."""
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        self.retry_after = retry_after
-        super().__init__(reason)
-
-
-class RegistrationRefused(CallboardError):
-    """The registrar declines for good (422, 401, 403 …): *problems* name the fields."""
-
-    def __init__(self, status: int, detail: str, problems: Sequence[Problem] = ()) -> None:
-        self.status = status
-        self.problems = tuple(problems)
-        super().__init__(detail)
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A lease as the registrar granted it; *created* when the instance was not there before."""
-
-    instance: str
-    lease_id: str
-    ttl: float
-    interval: float
-    created: bool
-
-
-class Beat(NamedTuple):
-    """A lease to renew."""
-
-    service: str
-    instance: str
-    lease_id: str
-
-
-class Renewed(NamedTuple):
-    """A lease that begins anew; *ttl* seconds are left."""
-
-    ttl: float
-
-
-Outcome = Renewed | LeaseNotFound | LeaseSuperseded | RegistrationRefused | RegistrarUnavailable
-
-
 class RegistrarClient:
     """The registrar's API; a call tries every registrar once, from the last that answered.
 
-    Each has *timeout* seconds, unless a call says how many.
+    Each has *timeout* seconds, unless a call says how many.  *tls* is for https registrars; None
+    trusts whom the system trusts.
     """
 
-    def __init__(self, urls: Sequence[str], token: str = "", *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        token: str = "",
+        *,
+        timeout: float = TIMEOUT,
+        tls: "ssl.SSLContext | None" = None,
+    ) -> None:
         self._urls = tuple(urls)
+        self._tls = tls
         self._timeout = timeout
         self._current = 0
         self._headers = {"user-agent": "callboard-sidecar", "accept": "application/json"}
@@ -105,14 +88,21 @@ class RegistrarClient:
         if token:
             self._headers["authorization"] = f"Bearer {token}"
 
+    def use_tls(self, tls: "ssl.SSLContext | None") -> None:
+        """Speak TLS so from the next call on."""
+        self._tls = tls
+
     async def register(self, document: Mapping[str, Any]) -> Granted:
         """Ask for a lease.  LeaseSuperseded when a newer sidecar has it.
 
-        Optional fields that an older registrar does not know are left out.
+        Optional fields that an older registrar does not know are left out.  NotShown when it
+        cannot take one that is in another state than serving: that must not be left out.
         """
         document = dict(document)
         response = await self._call("POST", "/register", document)
-        while unknown := _unknown_fields(response) & document.keys():
+        while unknown := unknown_fields(response) & document.keys():
+            if unknown & STATE_FIELDS:
+                raise NotShown("the registrar is older and does not know of states at registration")
             log.warning(
                 "the registrar does not know these fields, they are left out",
                 fields=",".join(sorted(unknown)),
@@ -120,13 +110,14 @@ class RegistrarClient:
             document = {key: document[key] for key in document if key not in unknown}
             response = await self._call("POST", "/register", document)
         if response.status == 409:
-            raise LeaseSuperseded(_detail(response))
-        answer = _accepted(response)
+            detail = detail_of(response)
+            raise NotShown(detail) if "state" in document else LeaseSuperseded(detail)
+        answer = accepted(response)
         return Granted(
             instance=str(answer.get("instance_id") or document.get("instance_id", "")),
             lease_id=str(answer.get("lease_id") or ""),
-            ttl=_number(answer.get("lease_ttl")),
-            interval=_number(answer.get("heartbeat_interval")),
+            ttl=number(answer.get("lease_ttl")),
+            interval=number(answer.get("heartbeat_interval")),
             created=response.status == 201,
         )
 
@@ -139,11 +130,11 @@ class RegistrarClient:
         body = documents[0] if len(documents) == 1 else documents
         response = await self._call("POST", "/heartbeat", body, timeout)
         if isinstance(body, dict):
-            return [_outcome(response.status, _detail(response), _answer(response))]
-        results = _accepted(response).get("results")
+            return [outcome(response.status, detail_of(response), answer_of(response))]
+        results = accepted(response).get("results")
         if not isinstance(results, list) or len(results) != len(beats):
             raise RegistrarUnavailable("the registrar's answer does not fit the list of renewals")
-        return [_outcome_of(result) for result in results]
+        return [outcome_of(result) for result in results]
 
     async def set_state(
         self, service: str, instance: str, state: str, reason: str, timeout: float | None = None
@@ -153,10 +144,10 @@ class RegistrarClient:
         document = {"state": state, "reason": reason[:MAX_REASON]}
         response = await self._call("PUT", path, document, timeout)
         if response.status == 404:
-            raise LeaseNotFound(_detail(response))
+            raise LeaseNotFound(detail_of(response))
         if response.status == 409:
-            raise RegistrarUnavailable(_detail(response))  # a write came between: try again
-        _accepted(response)
+            raise RegistrarUnavailable(detail_of(response))  # a write came between: try again
+        accepted(response)
 
     async def state_of(self, service: str, instance: str) -> tuple[str, str]:
         """State and reason as the registrar lists them; ("", "") when it does not list it."""
@@ -164,7 +155,7 @@ class RegistrarClient:
         response = await self._call("GET", path, limit=MAX_LISTING)
         if response.status == 404:
             return "", ""
-        for entry in _accepted(response).get("instances", ()):
+        for entry in accepted(response).get("instances", ()):
             if isinstance(entry, dict) and fold(str(entry.get("instance_id"))) == fold(instance):
                 return str(entry.get("state") or ""), str(entry.get("state_reason") or "")
         return "", ""
@@ -176,7 +167,7 @@ class RegistrarClient:
         query = f"?lease_id={quote(lease_id)}" if lease_id else ""
         response = await self._call("DELETE", _path(service, instance) + query, None, timeout)
         if response.status not in (404, 409):
-            _accepted(response)
+            accepted(response)
 
     # --- one call, every registrar -----------------------------------------------------
 
@@ -219,14 +210,17 @@ class RegistrarClient:
                 headers=self._headers | ({"content-type": "application/json"} if body else {}),
                 timeout=timeout,
                 limit=limit,
+                tls=self._tls,
             )
         except TimeoutError as error:
             raise self._failed(tried, f"no answer within {timeout:g} s") from error
         except (OSError, ProtocolError) as error:
             raise self._failed(tried, str(error) or type(error).__name__) from error
         if response.status == 429 or response.status >= 500:
-            detail = f"{response.status} {_detail(response)}"
-            raise self._failed(tried, detail, _retry_after(response))
+            detail = f"{response.status} {detail_of(response)}"
+            raise self._failed(tried, detail, retry_after(response))
+        if not is_object(response):
+            raise self._failed(tried, f"{response.status}, and not as a registrar answers")
         return response
 
     def _failed(
@@ -254,78 +248,5 @@ def _say_next(attempt: RetryCallState) -> None:
     log.debug("trying the next registrar", attempt=attempt.attempt_number, error=str(error))
 
 
-# --- answers -----------------------------------------------------------------------------------
-
-
 def _path(service: str, instance: str) -> str:
     return f"/services/{quote(service, safe='')}/instances/{quote(instance, safe='')}"
-
-
-def _answer(response: Response) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except ProtocolError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _accepted(response: Response) -> dict[str, Any]:
-    if not 200 <= response.status <= 299:
-        raise RegistrationRefused(response.status, _detail(response), _problems(response))
-    return _answer(response)
-
-
-def _detail(response: Response) -> str:
-    detail = _answer(response).get("detail")
-    return str(detail)[:1000] if detail else f"status {response.status}"
-
-
-def _problems(response: Response) -> list[Problem]:
-    errors = _answer(response).get("errors")
-    return [
-        Problem(str(e.get("field", "")), str(e.get("message", "")))
-        for e in (errors if isinstance(errors, list) else ())
-        if isinstance(e, dict)
-    ]
-
-
-def _unknown_fields(response: Response) -> set[str]:
-    """Optional fields that a 422 complains of as unknown."""
-    if response.status != 422:
-        return set()
-    return {
-        p.field
-        for p in _problems(response)
-        if p.field in OPTIONAL and any(w in p.message.lower() for w in ("unknown", "extra"))
-    }
-
-
-def _outcome(status: int, detail: str, answer: Mapping[str, Any]) -> Outcome:
-    match status:
-        case 200:
-            return Renewed(_number(answer.get("ttl_remaining")))
-        case 404:
-            return LeaseNotFound(detail)
-        case 409:
-            return LeaseSuperseded(detail)
-        case 429 | 500 | 502 | 503 | 504:
-            return RegistrarUnavailable(detail)
-    return RegistrationRefused(status, detail)
-
-
-def _outcome_of(result: object) -> Outcome:
-    if not isinstance(result, dict):
-        return RegistrarUnavailable("the registrar's answer is not an object")
-    status = result.get("status")
-    detail = str(result.get("detail") or result.get("title") or f"status {status}")
-    return _outcome(status if isinstance(status, int) else 0, detail, result)
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _retry_after(response: Response) -> float | None:
-    value = response.headers.get("retry-after", "")
-    # The form with a date is left alone: it compares the registrar's clock with ours.
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 9 else None

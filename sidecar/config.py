@@ -1,14 +1,14 @@
 """The sidecar's settings; each names its unit, its default and what it trades."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from registry.model import MAX_LEASE_TTL, MAX_RECORD_TTL, MIN_LEASE_TTL, Port
 from registry.names import problem_of_host
 from registry.runtime.config import boolean, choice, integer, option, seconds, text, words
-from sidecar.registration import AUTO, PROBES, Service, services_from
+from sidecar.conventions import duration, pairs
+from sidecar.registration import AUTO, DOCKER_HOST, PROBES
 
 
 def urls(value: str) -> tuple[str, ...]:
@@ -42,15 +42,16 @@ def ports(value: str) -> tuple[Port, ...]:
     return tuple(found)
 
 
-def pairs(value: str) -> Mapping[str, str]:
-    """`team=payments,tier=1`."""
-    found = {}
-    for word in words(value):
-        key, equals, content = word.partition("=")
-        if not equals or not key:
-            raise ValueError(f"{word!r} is not KEY=VALUE")
-        found[key] = content
-    return found
+def interval(low: float, high: float) -> Callable[[str], float]:
+    """A parser of times such as 15s, 500ms or 2.5 (seconds), between *low* and *high* seconds."""
+
+    def parse(value: str) -> float:
+        found = duration(value)
+        if not low <= found <= high:
+            raise ValueError(f"{value} is not in {low:g}..{high:g} seconds")
+        return found
+
+    return parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +86,52 @@ class Settings:
     )
     probe: str = option(
         choice(*PROBES),
-        default="http",
+        default="",
         env=("SERVICE_PROBE",),
-        help="how its health is found: http (GET, 2xx), tcp (it accepts), none (always healthy)",
+        metavar="KIND",
+        help="how its health is found: http (GET, 2xx), tcp (it accepts), command (exit status 0),"
+        " docker (its container's HEALTHCHECK), none (always healthy); unset: command or docker"
+        " where one of their settings is given, else http; with run tcp, unless a health endpoint"
+        " is given",
     )
     health_endpoint: str = option(
         text,
-        default="/health",
-        env=("SERVICE_HEALTH_ENDPOINT",),
+        default="",
+        env=("SERVICE_HEALTH_ENDPOINT", "SERVICE_CHECK_HTTP"),
         metavar="PATH",
-        help="path that is asked for its health",
+        help="path that is asked for its health; unset: /health",
+    )
+    probe_command: str = option(
+        text,
+        default="",
+        env=("SERVICE_PROBE_COMMAND", "SERVICE_CHECK_CMD", "SERVICE_CHECK_SCRIPT"),
+        metavar="COMMAND",
+        help="command that ends with status 0 when it is healthy; run without a shell",
+    )
+    docker_container: str = option(
+        text,
+        default="",
+        metavar="CONTAINER",
+        help="container whose HEALTHCHECK tells its health; unset: the host, where it is a name",
+    )
+    docker_host: str = option(
+        text,
+        default=DOCKER_HOST,
+        env=("DOCKER_HOST",),
+        metavar="URL",
+        help="where Docker listens: unix:///PATH or tcp://HOST:PORT",
     )
     health_interval: float = option(
-        seconds(0.1, 3600),
+        interval(0.1, 3600),
         default=5.0,
+        env=("SERVICE_CHECK_INTERVAL",),
         metavar="SECONDS",
         help="seconds between probes; an unhealthy service leaves DNS after fall of them",
     )
     health_timeout: float = option(
-        seconds(0.1, 60),
+        interval(0.1, 60),
         default=2.0,
+        env=("SERVICE_CHECK_TIMEOUT",),
         metavar="SECONDS",
         help="seconds for one probe, connection included",
     )
@@ -148,6 +175,24 @@ class Settings:
         metavar="TOKEN",
         help="token that may register the service",
     )
+    registry_ca: str = option(
+        text,
+        default="",
+        metavar="FILE",
+        help="certificates (PEM) that https registrars are trusted by; unset: the system's",
+    )
+    registry_cert: str = option(
+        text,
+        default="",
+        metavar="FILE",
+        help="certificate (PEM) that is shown to https registrars which ask for one",
+    )
+    registry_key: str = option(
+        text,
+        default="",
+        metavar="FILE",
+        help="its private key (PEM); unset: in the same file",
+    )
     heartbeat_interval: float = option(
         seconds(0.5, 3600),
         default=0.0,
@@ -171,7 +216,7 @@ class Settings:
     instance_id: str = option(
         text,
         default="",
-        env=("SERVICE_INSTANCE_ID",),
+        env=("SERVICE_INSTANCE_ID", "SERVICE_ID"),
         metavar="ID",
         help="id of the instance; unset: derived from host and port, the same at every start",
     )
@@ -211,58 +256,19 @@ class Settings:
         help="leave DNS and wait the record TTL (at most 7 s) before deregistering; --no-drain"
         " deregisters at once",
     )
+    stop_timeout: float = option(
+        seconds(0.5, 86400),
+        default=9.5,
+        metavar="SECONDS",
+        help="with run: seconds from the signal to stop until the command is killed, draining"
+        " included; Docker waits 10 s in all",
+    )
 
 
-def services_of(
-    settings: Settings, tables: Sequence[Mapping[str, Any]], file: str
-) -> tuple[tuple[Service, ...], list[str]]:
-    """The services to keep, and every problem: those of *tables*, or else the one of *settings*."""
-    defaults = _defaults(settings)
-    if not tables:
-        return services_from([defaults], ["service"])
-    where = [f"file {file}: [[service]] {n} {t.get('name', '')}" for n, t in enumerate(tables, 1)]
-    services, problems = services_from([{**defaults, **t} for t in tables], where)
-    if settings.name or settings.instance_id:
-        problems.append(
-            f"name, instance_id: the services stand in {file}; leave these two to its tables"
-        )
-    return services, problems
-
-
-def _defaults(settings: Settings) -> dict[str, Any]:
-    table = {
-        "name": settings.name,
-        "host": settings.host,
-        "port": settings.port,
-        "ports": settings.ports,
-        "probe": settings.probe,
-        "health_endpoint": settings.health_endpoint,
-        "zone": settings.service_zone,
-        "version": settings.service_version,
-        "tags": settings.tags,
-        "weight": settings.weight,
-        "priority": settings.priority,
-        "instance_id": settings.instance_id,
-        "metadata": settings.metadata or {},
-        "lease_ttl": settings.lease_ttl,
-        "record_ttl": settings.record_ttl,
-    }
-    return {key: value for key, value in table.items() if value not in ("", (), {})}
-
-
-def config_file(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The file that `--config` or its variables name; "" when there is none."""
-    found = environ.get("CALLBOARD_SIDECAR_CONFIG", environ.get("CALLBOARD_CONFIG", ""))
-    words_left = iter(argv)
-    for word in words_left:
-        name, equals, value = word.partition("=")
-        if name == "--config":
-            found = value if equals else next(words_left, "")
-    return found
-
-
-def tables_of(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The `[[service]]` tables of a TOML file."""
-    found = document.get("service", ())
-    if isinstance(found, list):
-        yield from (table for table in found if isinstance(table, dict))
+def problems_of(settings: Settings) -> Iterator[str]:
+    """The rules across fields."""
+    if settings.registry_key and not settings.registry_cert:
+        yield "setting registry_key: it belongs to a certificate; give registry_cert too"
+    tls = settings.registry_ca or settings.registry_cert
+    if tls and not any(url.startswith("https:") for url in settings.registry_url):
+        yield "setting registry_ca, registry_cert: no registrar in registry_url is https"

@@ -5,12 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from registry.model import MAX_METADATA_VALUE
+from sidecar.actions import SERVING
 
 FIRST_INTERVAL = 1.0
 """Seconds between probes at the start, so that a service is registered soon after it is up."""
 
+DOUBT = 0.8
+"""Share of the interval to the next probe when the last one speaks against what is believed.
+
+With it two failures that each take their whole time-out of 2 s come 11 s after the last success
+at most, which leaves a second of the 12 s for telling the registrar.
+"""
+
 FOUND_KEYS = ("version", "status")
 """Keys of a JSON health answer that become metadata."""
+
+MAX_REASON = 200
+"""Characters of a reason that are kept; registrars take 256, our prefix included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,7 @@ class Policy:
     rise: int = 1
     fall: int = 2
     interval: float = 5.0
+    timeout: float = 2.0
     initial_wait: float = 60.0
     register_unhealthy: bool = False
 
@@ -48,6 +60,12 @@ def verdict_of(status: int, body: bytes) -> Verdict:
     if 300 <= status <= 399:
         return Unhealthy(f"answered {status}; redirects are not followed")
     return Unhealthy(f"answered {status}")
+
+
+def one_line(text: str) -> str:
+    """*text* as a reason may be: printable, on one line, not too long."""
+    words = "".join(c if c.isprintable() else " " for c in text[: 4 * MAX_REASON]).split()
+    return " ".join(words)[:MAX_REASON].strip()
 
 
 def _metadata_of(body: bytes) -> dict[str, str]:
@@ -78,6 +96,7 @@ class Health:
         self._policy = policy
         self._started = started
         self._in_a_row = 0
+        self._failures = 0
         self._said_overdue = False
         self.healthy = False
         self.was_healthy = False
@@ -97,18 +116,27 @@ class Health:
                 self.healthy = self.was_healthy = True
             self.metadata = verdict.metadata
         else:
+            self._failures += 1
             if self._in_a_row >= self._policy.fall:
                 self.healthy = False
-            self.reason = verdict.reason
+            self.reason = one_line(verdict.reason) or "unhealthy"
         if self.healthy != before[0]:
             self._in_a_row = 0
         return (self.healthy, self.metadata) != before
 
-    def is_serving(self, now: float) -> bool:
-        """Whether it is to be registered and answered for."""
-        if self.healthy or self.was_healthy:
-            return self.healthy
-        return self._policy.register_unhealthy and self._waited_long(now)
+    def wanted(self, now: float) -> str:
+        """The state in which the registrar is to have it; "" while too little is known.
+
+        One that was never healthy is `waiting`, once it has failed as often as makes a healthy
+        one unhealthy: a sidecar may be up a moment before its service.
+        """
+        if self.healthy:
+            return SERVING
+        if self.was_healthy:
+            return "unhealthy"
+        if self._policy.register_unhealthy and self._waited_long(now):
+            return SERVING
+        return "waiting" if self._failures >= self._policy.fall else ""
 
     def is_overdue(self, now: float) -> bool:
         """True once: when it has not been healthy for the whole initial wait."""
@@ -119,7 +147,7 @@ class Health:
     def interval(self, now: float) -> float:
         """Seconds from the beginning of one probe to the next."""
         if self.was_healthy or self._waited_long(now):
-            return self._policy.interval
+            return self._policy.interval * (DOUBT if self._in_a_row else 1.0)
         return min(FIRST_INTERVAL, self._policy.interval)
 
     def _waited_long(self, now: float) -> bool:

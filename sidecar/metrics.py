@@ -17,7 +17,7 @@ COUNTERS = {
     "probe": ("sidecar_probes", "Probes of services, by their verdict."),
 }
 
-CONDITIONS = ("waiting", "serving", "unhealthy", "draining", "maintenance")
+CONDITIONS = ("unregistered", "waiting", "serving", "unhealthy", "draining", "maintenance")
 
 
 class Metrics(Collector):

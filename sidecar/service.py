@@ -1,22 +1,26 @@
 """The sidecar as a process: says what it will register, then keeps it registered."""
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from registry.errors import CallboardError
 from registry.runtime import logs
 from registry.runtime.config import Common, ConfigError
 from registry.runtime.logs import Transition
 from sidecar.agent import Agent
 from sidecar.client import RegistrarClient
 from sidecar.config import Settings
-from sidecar.health import Policy
+from sidecar.probe import Prober
 from sidecar.registration import AUTO, Service
 
 if TYPE_CHECKING:
+    import ssl
+
     from registry.runtime.admin import Admin
 
 ADDRESS_RETRY = 2.0
@@ -26,7 +30,7 @@ log = logs.get("sidecar")
 
 
 class Sidecar:
-    """Agent and admin side, from settings and services."""
+    """Agent and admin side, from settings and services; *prober* None: one of its own."""
 
     def __init__(
         self,
@@ -34,44 +38,50 @@ class Sidecar:
         common: Common,
         services: Sequence[Service],
         read_again: Callable[[], tuple[Settings, Common]],
+        prober: Prober | None = None,
     ) -> None:
         self._read_again = read_again
-        self._client = RegistrarClient(settings.registry_url, settings.token)
+        self._client = RegistrarClient(settings.registry_url, settings.token, tls=_tls_of(settings))
         self._settings = settings
         self._common = common
         self._services = services
+        self._prober = prober or Prober()
         self._agent: Agent | None = None
         self._admin: Admin | None = None
+        self._is_stopping = False
 
     async def start(self) -> None:
         """Begin to probe and to register; does not wait for either."""
+        await self.listen()
+        await self.keep()
+
+    async def listen(self) -> None:
+        """Open the admin side, if there is to be one."""
         if self._common.admin is not None:
             await self._start_admin()
+
+    async def keep(self) -> None:
+        """Begin to probe and to register; waits only for a way to the registrar, if one is to
+        be found."""
         services = [await self._with_address(service) for service in self._services]
+        if self._is_stopping:
+            return
         for service, configured in zip(services, self._services, strict=True):
             self._announce(service, found=configured.host == AUTO)
-        settings = self._settings
-        policy = Policy(
-            settings.rise,
-            settings.fall,
-            settings.health_interval,
-            settings.initial_wait_timeout,
-            settings.register_unhealthy,
-        )
         self._agent = Agent(
             services,
             self._client,
-            policy,
-            probe_timeout=settings.health_timeout,
-            interval=settings.heartbeat_interval or None,
-            lame_duck=settings.drain,
+            self._prober,
+            interval=self._settings.heartbeat_interval or None,
+            lame_duck=self._settings.drain,
         )
         await self._agent.start()
 
-    async def drain(self) -> None:
-        """Take the services out of DNS, wait for caches, deregister."""
+    async def drain(self, *, at_once: bool = False) -> None:
+        """Take the services out of DNS, wait for caches (unless *at_once*), deregister."""
+        self._is_stopping = True
         if self._agent is not None:
-            await self._agent.drain()
+            await self._agent.drain(at_once=at_once)
 
     async def stop(self) -> None:
         if self._agent is not None:
@@ -80,18 +90,26 @@ class Sidecar:
             await self._admin.stop()
 
     def reload(self) -> None:
-        """Read token and log level again; all else takes a restart, which a lease outlives."""
+        """Read token, certificates and log level again; all else takes a restart, which a lease
+        outlives."""
         try:
             settings, common = self._read_again()
+            tls = _tls_of(settings)
         except ConfigError as error:
             log.error("configuration not read again", problems="; ".join(error.problems))
             return
+        except CallboardError as error:
+            log.error("configuration not read again", problems=str(error))
+            return
         self._client.use_token(settings.token)
+        self._client.use_tls(tls)
         logs.set_level(common.log_level)
-        log.info("token and log level read again")
+        log.info("token, certificates and log level read again")
 
     def missing(self) -> list[str]:
         """What keeps it from being ready."""
+        if self._is_stopping:
+            return ["stopping"]
         return ["starting"] if self._agent is None else self._agent.missing()
 
     async def _start_admin(self) -> None:
@@ -109,7 +127,7 @@ class Sidecar:
         waiting = Transition(log)
         while service.host == AUTO:
             try:
-                address = await source_address(self._settings.registry_url[0])
+                address = await source_address(self._settings.registry_url)
             except OSError as error:
                 waiting.enter("waiting", "no way to the registrar yet", error=str(error))
                 await asyncio.sleep(ADDRESS_RETRY)
@@ -131,16 +149,33 @@ class Sidecar:
             host=service.host,
             because=because,
             ports=",".join(f"{p.name}={p.number}/{p.protocol}" for p in service.ports),
-            probe=service.probe_url,
+            probe=service.probed,
             registrar=",".join(self._settings.registry_url),
         )
 
 
-async def source_address(url: str) -> str:
-    """The address of this machine from which *url* is reached; OSError when there is no way.
+def _tls_of(settings: Settings) -> "ssl.SSLContext | None":
+    """What https registrars are spoken to with; None where there are none, or nothing is set."""
+    if not (settings.registry_ca or settings.registry_cert):
+        return None
+    from sidecar.tls import context_of  # only for whoever has files
 
-    Connecting a datagram socket sends nothing: it only asks the routing table.
+    return context_of(settings.registry_ca, settings.registry_cert, settings.registry_key)
+
+
+async def source_address(urls: Sequence[str]) -> str:
+    """The address of this machine from which the first of *urls* that can be is reached.
+
+    OSError when there is a way to none.
     """
+    for url in urls[:-1]:
+        with contextlib.suppress(OSError):
+            return await _source_address(url)
+    return await _source_address(urls[-1])
+
+
+async def _source_address(url: str) -> str:
+    # Connecting a datagram socket sends nothing: it only asks the routing table.
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     loop = asyncio.get_running_loop()

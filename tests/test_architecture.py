@@ -26,7 +26,10 @@ SHELLS = {
         "gate", "reads", "metrics", "audit", "service", "files", "listener", "connections", "app",
         "routes", "__main__",
     },
-    "sidecar": {"client", "probe", "agent", "metrics", "service", "__main__"},
+    "sidecar": {
+        "agent", "calls", "children", "client", "commands", "docker", "metrics", "probe", "run",
+        "service", "tls", "__main__",
+    },
     "resolver_gateway": {
         "dnsclient", "resolver", "downstream", "upstream", "pool", "handler", "pages", "metrics",
         "service", "__main__",

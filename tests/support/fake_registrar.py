@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 KNOWN_FIELDS = frozenset(
     "service_name endpoint instance_id address host ports health_endpoint metadata priority weight"
-    " version zone tags lease_ttl record_ttl generation".split()
+    " version zone tags lease_ttl record_ttl generation state state_reason".split()
 )
 
 
@@ -169,10 +169,13 @@ class FakeRegistrar:
         there = self.entries.get(key)
         self._leases += 1
         lease_id = f"lease-{self._leases}"
+        begins = body.get("state", "serving"), body.get("state_reason", "")
         if there is None:
-            self.entries[key] = Entry(body, lease_id)
+            self.entries[key] = Entry(body, lease_id, *begins)
         else:
             there.document, there.lease_id = body, lease_id
+            if there.state == "serving":
+                there.state, there.reason = begins
         answer = {
             "message": "Service registered successfully",
             "service_name": body["service_name"],

@@ -6,8 +6,12 @@ import pytest
 
 from registry.model import Port
 from registry.runtime.config import ConfigError, load
-from sidecar.config import Settings, config_file, services_of, tables_of
-from sidecar.registration import Service, document_of, services_from
+from sidecar.actions import Register
+from sidecar.config import Settings, problems_of
+from sidecar.health import Policy
+from sidecar.plan import config_file, services_of, tables_of
+from sidecar.registration import AUTO, Service, document_of
+from sidecar.tables import services_from
 
 
 def settings(argv: str = "", **environ: str) -> Settings:
@@ -15,7 +19,7 @@ def settings(argv: str = "", **environ: str) -> Settings:
 
 
 def only_service(argv: str = "", **environ: str) -> Service:
-    services, problems = services_of(settings(argv, **environ), [], "")
+    services, problems = services_of(settings(argv, **environ), [], "", environ)
     assert problems == []
     (service,) = services
     return service
@@ -23,7 +27,7 @@ def only_service(argv: str = "", **environ: str) -> Service:
 
 def from_toml(text: str, argv: str = "") -> tuple[tuple[Service, ...], list[str]]:
     tables = list(tables_of(tomllib.loads(text)))
-    return services_of(settings(argv), tables, "services.toml")
+    return services_of(settings(argv), tables, "services.toml", {})
 
 
 def test_the_predecessors_environment_is_understood() -> None:
@@ -38,11 +42,11 @@ def test_the_predecessors_environment_is_understood() -> None:
         INITIAL_WAIT_TIMEOUT="10",
         REGISTER_UNHEALTHY="true",
     )
-    (service,), problems = services_of(given, [], "")
+    (service,), problems = services_of(given, [], "", {})
 
     assert problems == []
     assert service.name == "maximus_eureka_service"
-    assert service.probe_url == "http://vertice-maximus_eureka:8200/v1/sys/health"
+    assert service.probed == "http://vertice-maximus_eureka:8200/v1/sys/health"
     assert service.zone == "eu-1"
     assert given.registry_url == ("http://registry-1:80", "http://registry-2:80")
     assert (given.heartbeat_interval, given.initial_wait_timeout) == (30, 10)
@@ -152,6 +156,69 @@ def test_several_services_stand_in_tables_and_settings_are_their_defaults() -> N
     assert ledger.lame_duck == 3.0
 
 
+def test_each_service_may_be_probed_in_its_own_way_and_time() -> None:
+    services, problems = from_toml(
+        """
+        [[service]]
+        name = "web"
+
+        [[service]]
+        name = "db"
+        port = 5432
+        probe_command = ["pg_isready", "-q"]
+        health_interval = 30
+        health_timeout = 10.5
+        rise = 2
+
+        [[service]]
+        name = "queue"
+        port = 5672
+        docker_container = "rabbit"
+        """,
+        "--host 10.0.0.7 --fall 3",
+    )
+
+    assert problems == []
+    assert [s.probe for s in services] == ["http", "command", "docker"]
+    assert services[0].policy == Policy(rise=1, fall=3)
+    assert services[1].policy == Policy(rise=2, fall=3, interval=30.0, timeout=10.5)
+    assert services[1].probed == "pg_isready -q"
+    assert services[2].container == "rabbit"
+
+
+def test_a_wrapped_service_is_probed_by_its_port_and_stands_on_this_machine() -> None:
+    (service,), problems = services_of(
+        settings("--name web --port 3000"), [], "", {}, is_wrapping=True
+    )
+    by_path, _ = services_of(
+        settings("--name web --health-endpoint /up"), [], "", {}, is_wrapping=True
+    )
+
+    assert problems == []
+    assert (service.host, service.probe) == (AUTO, "tcp")
+    assert by_path[0].probe == "http"
+
+
+def test_what_is_not_healthy_is_registered_with_its_state() -> None:
+    service = only_service(SERVICE_NAME="web", SERVICE_HOST="web")
+
+    document = document_of(service, {}, 17, Register("waiting", "sidecar: answered 503"))
+
+    assert document["state"] == "waiting"
+    assert document["state_reason"] == "sidecar: answered 503"
+
+
+def test_certificates_belong_to_https() -> None:
+    good = settings("--registry-url https://r --registry-ca ca.pem --registry-cert c.pem")
+    bad = settings("--registry-ca ca.pem --registry-key key.pem")
+
+    assert list(problems_of(good)) == []
+    assert [p.split(":")[0] for p in problems_of(bad)] == [
+        "setting registry_key",
+        "setting registry_ca, registry_cert",
+    ]
+
+
 def test_every_problem_of_every_table_is_said_at_once() -> None:
     _, problems = from_toml(
         """
@@ -168,6 +235,14 @@ def test_every_problem_of_every_table_is_said_at_once() -> None:
         host = "web"
         port = 70000
         probe = "icmp"
+        health_interval = 0
+        fall = 0
+        rise = "2"
+
+        [[service]]
+        name = "game"
+        host = "web"
+        ports = {game = {port = 4000, protocol = "udp"}}
         """
     )
 
@@ -179,6 +254,10 @@ def test_every_problem_of_every_table_is_said_at_once() -> None:
         "[[service]] 2 : host: required",
         "[[service]] 2 : port: '8080' is not a whole number",
         "[[service]] 3 web: probe: 'icmp'",
+        "[[service]] 3 web: health_interval: 0 is not in 0.1..3600 seconds",
+        "[[service]] 3 web: fall: 0 is not in 1..100",
+        "[[service]] 3 web: rise: '2' is not a whole number",
+        "[[service]] 4 game: probe: http cannot probe port game, which is UDP",
     ):
         assert expected in said
 
@@ -202,11 +281,11 @@ def test_two_tables_with_the_same_instance_are_refused() -> None:
 def test_a_name_beside_tables_is_refused() -> None:
     _, problems = from_toml('[[service]]\nname = "web"\nhost = "web"', "--name other")
 
-    assert any("leave these two to its tables" in problem for problem in problems)
+    assert any("leave these to its tables" in problem for problem in problems)
 
 
 def test_name_and_host_are_required() -> None:
-    _, problems = services_of(settings(), [], "")
+    _, problems = services_of(settings(), [], "", {})
 
     assert [p.split(" (")[0] for p in problems] == [
         "service: name: required",
@@ -226,17 +305,19 @@ def test_name_and_host_are_required() -> None:
         ("--metadata", "team"),
         ("--probe", "icmp"),
         ("--lease-ttl", "0"),
+        ("--health-interval", "0"),
+        ("--health-timeout", "1 day"),
         ("--port", "0"),
     ],
 )
 def test_a_wrong_option_is_refused_with_its_name(option: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"option {option}: "):
-        settings(f"{option} {value}")
+        load(Settings, "sidecar", [option, value], {}, admin=None)
 
 
 def test_a_lease_must_be_one_and_a_record_lives_a_quarter_of_it() -> None:
     _, problems = services_from(
-        [{"name": "web", "host": "web", "lease_ttl": 16, "record_ttl": 5}], ["web"]
+        [{"name": "web", "host": "web", "lease_ttl": 16, "record_ttl": 5}], ["web"], Policy()
     )
 
     assert problems == ["web: record_ttl: 5 is not a whole number in 1..4"]

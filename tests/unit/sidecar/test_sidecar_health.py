@@ -5,20 +5,24 @@ import socket
 
 import pytest
 
-from sidecar.health import Health, Healthy, Policy, Unhealthy, verdict_of
-from sidecar.probe import MAX_BODY, probe
-from sidecar.registration import Service, service_from
+from sidecar.health import Health, Healthy, Policy, Unhealthy, Verdict, one_line, verdict_of
+from sidecar.probe import MAX_BODY, Prober
+from sidecar.registration import Service
+from sidecar.tables import services_from
 from tests.support.fake_registrar import FakeService
 
 POLICY = Policy(rise=2, fall=2, interval=5.0, initial_wait=60.0)
 
 
-def service_at(port: int, probed: str = "http") -> Service:
-    service = service_from(
-        {"name": "web", "host": "127.0.0.1", "port": port, "probe": probed}, "web", []
-    )
-    assert service is not None
+def service_at(port: int, probed: str = "http", **more: object) -> Service:
+    table = {"name": "web", "host": "127.0.0.1", "port": port, "probe": probed, **more}
+    (service,), problems = services_from([table], ["web"], Policy())
+    assert problems == []
     return service
+
+
+async def probe(service: Service) -> Verdict:
+    return await Prober().verdict(service)
 
 
 def free_port() -> int:
@@ -56,17 +60,64 @@ def test_it_says_once_that_the_initial_wait_is_over() -> None:
     assert not health.is_overdue(159.9)
     assert health.is_overdue(160.0)
     assert not health.is_overdue(170.0)
-    assert not health.is_serving(170.0)
+    assert health.wanted(170.0) == ""
 
 
 def test_only_one_that_was_never_healthy_is_registered_unhealthy() -> None:
     health = Health(Policy(initial_wait=60.0, fall=1, register_unhealthy=True), started=0.0)
 
-    assert not health.is_serving(59.0)
-    assert health.is_serving(60.0)
+    health.note(Unhealthy("down"))
+    assert health.wanted(59.0) == "waiting"
+    assert health.wanted(60.0) == "serving"
     health.note(Healthy())
     health.note(Unhealthy("down"))
-    assert not health.is_serving(61.0)
+    assert health.wanted(61.0) == "unhealthy"
+
+
+def test_it_is_waiting_only_once_it_has_failed_as_often_as_makes_one_unhealthy() -> None:
+    """A sidecar may be up a moment before its service; and one may be restarted beside it."""
+    health = Health(Policy(rise=2, fall=2), started=0.0)
+    seen = []
+
+    for verdict in (Unhealthy("a"), Healthy(), Unhealthy("b"), Healthy(), Healthy()):
+        health.note(verdict)
+        seen.append(health.wanted(1.0))
+
+    assert seen == ["", "", "waiting", "waiting", "serving"]
+
+
+def test_two_failures_are_known_with_a_second_to_spare() -> None:
+    """An unhealthy instance leaves DNS within 12 s of its last success, by the defaults.
+
+    The worst case: it hangs right after a success, so that every probe takes its time-out.
+    """
+    health, now = Health(Policy(), started=0.0), 0.0
+    health.note(Healthy())
+
+    while health.healthy:
+        now += health.interval(now)  # from the beginning of one probe to that of the next
+        health.note(Unhealthy("no answer"))
+
+    assert now + Policy().timeout <= 11.0
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("a\nb\t c\x00", "a b c"),
+        (" ", "unhealthy"),
+        ("x" * 5000, "x" * 200),
+        ("connexion refusée", "connexion refusée"),
+    ],
+)
+def test_a_reason_is_one_printable_line(said: str, reason: str) -> None:
+    """Registrars refuse any other, and an unhealthy instance would stay in DNS."""
+    health = Health(Policy(), started=0.0)
+
+    health.note(Unhealthy(said))
+
+    assert health.reason == reason
+    assert one_line(reason) == reason
 
 
 def test_it_is_probed_more_often_until_it_is_healthy_or_late() -> None:
@@ -110,23 +161,25 @@ def test_anything_but_2xx_is_unhealthy(status: int) -> None:
 
 async def test_http_probe_reads_what_the_service_says() -> None:
     async with FakeService(body=b'{"version": "7"}') as web:
-        assert await probe(service_at(web.port), 2.0) == Healthy({"version": "7"})
+        assert await probe(service_at(web.port)) == Healthy({"version": "7"})
 
 
 async def test_a_long_answer_is_not_read_and_no_less_healthy() -> None:
     async with FakeService(body=b"x" * (MAX_BODY * 64)) as web:
-        assert await probe(service_at(web.port), 2.0) == Healthy()
+        assert await probe(service_at(web.port)) == Healthy()
 
 
 async def test_a_service_that_does_not_answer_in_time_is_unhealthy() -> None:
     async with FakeService() as web:
         web.hangs = True
 
-        assert await probe(service_at(web.port), 0.05) == Unhealthy("no answer within 0.05 s")
+        verdict = await probe(service_at(web.port, health_timeout=0.1))
+
+    assert verdict == Unhealthy("no answer within 0.1 s")
 
 
 async def test_a_refused_connection_says_so() -> None:
-    verdict = await probe(service_at(free_port()), 2.0)
+    verdict = await probe(service_at(free_port()))
 
     assert isinstance(verdict, Unhealthy)
     assert "refused" in verdict.reason.lower() or "failed" in verdict.reason.lower()
@@ -145,16 +198,16 @@ async def test_whatever_answers_is_a_verdict(answer: bytes) -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        verdict = await probe(service_at(server.sockets[0].getsockname()[1]), 2.0)
+        verdict = await probe(service_at(server.sockets[0].getsockname()[1]))
 
     assert isinstance(verdict, Unhealthy)
 
 
 async def test_tcp_probe_needs_only_a_connection() -> None:
     async with FakeService(500) as web:
-        assert await probe(service_at(web.port, "tcp"), 2.0) == Healthy()
-    assert isinstance(await probe(service_at(free_port(), "tcp"), 2.0), Unhealthy)
+        assert await probe(service_at(web.port, "tcp")) == Healthy()
+    assert isinstance(await probe(service_at(free_port(), "tcp")), Unhealthy)
 
 
 async def test_without_probe_it_is_always_healthy() -> None:
-    assert await probe(service_at(free_port(), "none"), 2.0) == Healthy()
+    assert await probe(service_at(free_port(), "none")) == Healthy()

@@ -9,21 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.heartbeat import (
-    MAX_BACKOFF,
-    MAX_SHARE,
-    OURS,
-    STOP_BUDGET,
+from sidecar.actions import (
     Action,
     Ask,
     Deregister,
-    Heartbeat,
     Register,
     Renew,
     Report,
     Stopped,
     Wait,
 )
+from sidecar.heartbeat import OURS, REASON_PACE, Heartbeat
+from sidecar.pace import MAX_BACKOFF, MAX_SHARE
+from sidecar.stopping import Limits
 
 
 def middle() -> float:
@@ -32,29 +30,99 @@ def middle() -> float:
 
 def leased(ttl: float = 60.0, interval: float = 25.0, at: float = 0.0) -> Heartbeat:
     heartbeat = Heartbeat(None, middle)
-    assert heartbeat.next_action(healthy=True, now=at) == Register()
+    assert heartbeat.next_action(wanted="serving", now=at) == Register()
     heartbeat.lease_granted("lease-1", ttl=ttl, interval=interval, sent_at=at)
     return heartbeat
 
 
-def waits(heartbeat: Heartbeat, now: float, healthy: bool = True) -> float:
-    action = heartbeat.next_action(healthy=healthy, reason="down", now=now)
+def waits(heartbeat: Heartbeat, now: float, wanted: str = "serving") -> float:
+    action = heartbeat.next_action(wanted=wanted, reason="down", now=now)
     assert isinstance(action, Wait), action
     return action.seconds
 
 
-def test_a_service_that_was_never_healthy_is_not_registered() -> None:
+def test_nothing_is_registered_while_its_health_is_not_known() -> None:
     heartbeat = Heartbeat(None, middle)
 
-    assert isinstance(heartbeat.next_action(healthy=False, now=0.0), Wait)
-    assert heartbeat.next_action(healthy=True, now=0.1) == Register()
+    assert isinstance(heartbeat.next_action(wanted="", now=0.0), Wait)
+    assert heartbeat.next_action(wanted="serving", now=0.1) == Register()
+
+
+def waiting(at: float = 0.0) -> Heartbeat:
+    """One that was registered before it was ever healthy."""
+    heartbeat = Heartbeat(None, middle)
+    asked = heartbeat.next_action(wanted="waiting", reason="answered 503", now=at)
+    assert asked == Register("waiting", OURS + "answered 503")
+    heartbeat.lease_granted("lease-1", ttl=60, sent_at=at, asked=asked)
+    return heartbeat
+
+
+def test_one_that_was_never_healthy_is_registered_as_waiting() -> None:
+    """In one step, so that DNS does not have it even for a moment."""
+    heartbeat = waiting()
+
+    assert heartbeat.held == "waiting"
+    action = heartbeat.next_action(wanted="waiting", reason="answered 503", now=0.1)
+    assert isinstance(action, Wait)
+    assert heartbeat.next_action(wanted="waiting", now=24.0) == Renew("lease-1", 5.0)
+
+
+def test_once_healthy_it_is_reported_and_its_data_follow_at_once() -> None:
+    heartbeat = waiting()
+
+    heartbeat.data_changed(at=3.0)
+    heartbeat.health_changed()
+    assert heartbeat.next_action(wanted="serving", now=3.0) == Ask()
+    heartbeat.state_learned("waiting", OURS + "answered 503")
+    assert heartbeat.next_action(wanted="serving", now=3.1) == Report("serving", "")
+    heartbeat.state_reported("serving", 3.2)
+
+    assert heartbeat.next_action(wanted="serving", now=3.2) == Register()
+
+
+def test_a_registrar_that_cannot_show_it_is_asked_once_a_minute() -> None:
+    """To register it as serving instead would put into DNS what is not healthy."""
+    heartbeat = Heartbeat(None, middle)
+    heartbeat.next_action(wanted="waiting", now=2.0)
+
+    heartbeat.not_shown(2.0)
+
+    assert 50 < waits(heartbeat, 2.0, wanted="waiting") <= 60
+    assert heartbeat.next_action(wanted="serving", now=2.5) == Register()
+    assert heartbeat.next_action(wanted="waiting", now=62.0) == Register("waiting", OURS)
+
+
+def test_a_reason_that_changes_is_told_once_a_minute_at_most() -> None:
+    """Each is a change to all who follow; and an operator may have set a state meanwhile."""
+    heartbeat = waiting()
+
+    now = REASON_PACE - 0.1
+    heartbeat.renewed(now)
+    assert isinstance(heartbeat.next_action(wanted="waiting", reason="refused", now=now), Wait)
+    now = REASON_PACE
+    assert heartbeat.next_action(wanted="waiting", reason="refused", now=now) == Ask()
+    heartbeat.state_learned("waiting", OURS + "answered 503")
+    report = heartbeat.next_action(wanted="waiting", reason="refused", now=now)
+    assert report == Report("waiting", OURS + "refused")
+    heartbeat.state_reported("waiting", now, OURS + "refused")
+
+    assert isinstance(heartbeat.next_action(wanted="waiting", reason="refused", now=now), Wait)
+    assert isinstance(heartbeat.next_action(wanted="waiting", reason="other", now=now), Wait)
+
+
+def test_a_waiting_one_leaves_without_a_drain() -> None:
+    heartbeat = waiting()
+
+    heartbeat.stop(1.0, lame_duck=5.0)
+
+    assert heartbeat.next_action(wanted="waiting", now=1.0) == Deregister("lease-1")
 
 
 def test_renewals_come_at_the_registrars_interval_or_a_little_before() -> None:
     heartbeat = leased(ttl=60, interval=25)
 
     assert waits(heartbeat, 0.0) == pytest.approx(23.75)
-    assert heartbeat.next_action(healthy=True, now=23.75) == Renew("lease-1", timeout=5.0)
+    assert heartbeat.next_action(wanted="serving", now=23.75) == Renew("lease-1", timeout=5.0)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +176,7 @@ def test_a_time_out_is_no_proof_of_a_lost_lease() -> None:
 
     heartbeat.failed(25.0)
 
-    assert heartbeat.next_action(healthy=True, now=59.9) == Renew("lease-1", 5.0)
+    assert heartbeat.next_action(wanted="serving", now=59.9) == Renew("lease-1", 5.0)
 
 
 def test_a_lease_that_passed_unanswered_is_asked_for_anew() -> None:
@@ -116,7 +184,7 @@ def test_a_lease_that_passed_unanswered_is_asked_for_anew() -> None:
 
     heartbeat.failed(40.0)
 
-    assert heartbeat.next_action(healthy=True, now=60.0) == Register()
+    assert heartbeat.next_action(wanted="serving", now=60.0) == Register()
 
 
 def test_404_registers_again_at_once_and_then_with_pauses() -> None:
@@ -124,24 +192,26 @@ def test_404_registers_again_at_once_and_then_with_pauses() -> None:
     heartbeat = leased()
 
     heartbeat.lease_lost(25.0)
-    assert heartbeat.next_action(healthy=True, now=25.0) == Register()
+    assert heartbeat.next_action(wanted="serving", now=25.0) == Register()
     heartbeat.lease_granted("lease-2", ttl=60, sent_at=25.0)
     heartbeat.lease_lost(26.0)
 
     assert waits(heartbeat, 26.0) == 1.0
 
 
-def test_an_unhealthy_instance_without_lease_waits() -> None:
+def test_an_unhealthy_instance_that_lost_its_lease_does_not_come_back_into_dns() -> None:
+    """After a flush of the store it is listed again, and not answered."""
     heartbeat = leased()
 
     heartbeat.lease_lost(25.0)
 
-    assert waits(heartbeat, 25.0, healthy=False) == MAX_BACKOFF
+    action = heartbeat.next_action(wanted="unhealthy", reason="down", now=25.0)
+    assert action == Register("unhealthy", OURS + "down")
 
 
 def test_back_off_grows_to_a_minute_with_full_jitter() -> None:
     heartbeat = Heartbeat(None, lambda: 0.999)
-    heartbeat.next_action(healthy=True, now=0.0)
+    heartbeat.next_action(wanted="serving", now=0.0)
     now, delays = 0.0, []
 
     for _ in range(8):
@@ -169,12 +239,25 @@ def test_retry_after_is_the_earliest_moment() -> None:
     assert 7.0 <= waits(heartbeat, 25.0) <= 7.0 * 1.25
 
 
-def test_an_absurd_retry_after_is_cut() -> None:
-    heartbeat = leased()
+@pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
+def test_an_absurd_retry_after_is_cut(chance: float) -> None:
+    """Registrars keep leases for 70 s after an outage: a longer wait would lose them."""
+    heartbeat = Heartbeat(None, lambda: chance)
 
     heartbeat.failed(25.0, retry_after=86400.0)
 
-    assert waits(heartbeat, 25.0) <= MAX_BACKOFF * 1.25
+    assert 40.0 < waits(heartbeat, 25.0) <= MAX_BACKOFF
+
+
+def test_a_retry_after_beyond_the_lease_leaves_it_a_last_chance() -> None:
+    """An overloaded registrar still counts the time; only one that is away does not."""
+    heartbeat = leased(ttl=60)
+
+    heartbeat.failed(25.0, retry_after=50.0)
+
+    wait = waits(heartbeat, 25.0)
+    assert 25.0 + wait + 5.0 <= 60.0
+    assert isinstance(heartbeat.next_action(wanted="serving", now=25.0 + wait), Renew)
 
 
 def test_a_refused_registration_is_tried_every_minute() -> None:
@@ -193,20 +276,20 @@ def test_an_older_sidecar_gives_way_to_a_newer_one_and_deregisters_nothing() -> 
 
     assert waits(heartbeat, 25.1) > 50.0
     heartbeat.stop(26.0, lame_duck=5.0)
-    assert heartbeat.next_action(healthy=True, now=26.0) == Stopped()
+    assert heartbeat.next_action(wanted="serving", now=26.0) == Stopped()
 
 
 def test_an_unhealthy_instance_is_reported_with_its_reason() -> None:
     heartbeat = leased()
 
     heartbeat.health_changed()
-    assert heartbeat.next_action(healthy=False, reason="answered 503", now=3.0) == Ask()
+    assert heartbeat.next_action(wanted="unhealthy", reason="answered 503", now=3.0) == Ask()
     heartbeat.state_learned("serving", "")
 
     report = Report("unhealthy", OURS + "answered 503")
-    assert heartbeat.next_action(healthy=False, reason="answered 503", now=3.0) == report
+    assert heartbeat.next_action(wanted="unhealthy", reason="answered 503", now=3.0) == report
     heartbeat.state_reported("unhealthy", 3.1)
-    assert waits(heartbeat, 3.1, healthy=False) <= 25.0
+    assert waits(heartbeat, 3.1, wanted="unhealthy") <= 25.0
 
 
 def test_a_healthy_one_is_reported_serving_again() -> None:
@@ -217,7 +300,7 @@ def test_a_healthy_one_is_reported_serving_again() -> None:
     heartbeat.health_changed()
     heartbeat.state_learned("unhealthy", OURS + "down")
 
-    assert heartbeat.next_action(healthy=True, now=4.0) == Report("serving", "")
+    assert heartbeat.next_action(wanted="serving", now=4.0) == Report("serving", "")
 
 
 def test_a_state_that_a_former_sidecar_left_behind_is_ended() -> None:
@@ -225,10 +308,10 @@ def test_a_state_that_a_former_sidecar_left_behind_is_ended() -> None:
     heartbeat = Heartbeat(None, middle)
     heartbeat.lease_granted("l", ttl=60, created=False, sent_at=0.0)
 
-    assert heartbeat.next_action(healthy=True, now=0.0) == Ask()
+    assert heartbeat.next_action(wanted="serving", now=0.0) == Ask()
     heartbeat.state_learned("draining", OURS + "stopping")
 
-    assert heartbeat.next_action(healthy=True, now=0.1) == Report("serving", "")
+    assert heartbeat.next_action(wanted="serving", now=0.1) == Report("serving", "")
 
 
 @pytest.mark.parametrize("state", ["maintenance", "draining"])
@@ -239,21 +322,21 @@ def test_an_operators_state_is_left_to_the_operator(state: str) -> None:
     heartbeat.state_learned(state, "disk is being changed")
 
     assert heartbeat.is_held_by_operator
-    assert isinstance(heartbeat.next_action(healthy=True, now=0.1), Wait)
-    assert isinstance(heartbeat.next_action(healthy=False, now=0.1), Wait)
+    assert isinstance(heartbeat.next_action(wanted="serving", now=0.1), Wait)
+    assert isinstance(heartbeat.next_action(wanted="unhealthy", now=0.1), Wait)
 
 
 def test_when_an_operator_lets_an_unhealthy_instance_go_it_is_reported() -> None:
     heartbeat = leased()
     heartbeat.health_changed()
     heartbeat.state_learned("maintenance", "")
-    assert isinstance(heartbeat.next_action(healthy=False, now=1.0), Wait)
+    assert isinstance(heartbeat.next_action(wanted="unhealthy", now=1.0), Wait)
     heartbeat.renewed(20.0)
 
-    assert heartbeat.next_action(healthy=False, now=26.5) == Ask()
+    assert heartbeat.next_action(wanted="unhealthy", now=26.5) == Ask()
     heartbeat.state_learned("serving", "")
 
-    assert isinstance(heartbeat.next_action(healthy=False, now=27.0), Report)
+    assert isinstance(heartbeat.next_action(wanted="unhealthy", now=27.0), Report)
 
 
 def test_a_listing_without_us_proves_nothing() -> None:
@@ -264,7 +347,7 @@ def test_a_listing_without_us_proves_nothing() -> None:
     heartbeat.state_learned("", "")
 
     assert heartbeat.lease is not None
-    assert isinstance(heartbeat.next_action(healthy=True, now=0.1), Wait)
+    assert isinstance(heartbeat.next_action(wanted="serving", now=0.1), Wait)
 
 
 def test_changed_data_is_sent_in_place_of_the_next_renewal() -> None:
@@ -274,7 +357,7 @@ def test_changed_data_is_sent_in_place_of_the_next_renewal() -> None:
     heartbeat.data_changed()
 
     assert waits(heartbeat, 1.0) > 20.0
-    assert heartbeat.next_action(healthy=True, now=24.0) == Register()
+    assert heartbeat.next_action(wanted="serving", now=24.0) == Register()
 
 
 def test_an_instance_that_fell_ill_during_an_outage_is_reported_when_it_ends() -> None:
@@ -283,21 +366,25 @@ def test_an_instance_that_fell_ill_during_an_outage_is_reported_when_it_ends() -
     heartbeat.failed(25.0)
     heartbeat.health_changed()
 
-    assert heartbeat.next_action(healthy=False, now=90.0) == Ask()
+    assert heartbeat.next_action(wanted="unhealthy", now=90.0) == Ask()
     heartbeat.report_failed(90.0)
-    assert isinstance(heartbeat.next_action(healthy=False, now=90.0), Renew)
+    assert heartbeat.next_action(wanted="unhealthy", now=90.0) == Register("unhealthy", OURS)
+    heartbeat.not_shown(90.0)
+    assert isinstance(heartbeat.next_action(wanted="unhealthy", now=90.0), Renew)
 
 
 def test_stopping_is_drain_then_wait_then_deregister() -> None:
     heartbeat = leased()
     heartbeat.stop(10.0, lame_duck=5.0)
 
-    assert heartbeat.next_action(healthy=True, now=10.0) == Report("draining", OURS + "stopping")
+    assert heartbeat.next_action(wanted="serving", now=10.0) == Report(
+        "draining", OURS + "stopping"
+    )
     heartbeat.state_reported("draining", 10.01)
     assert waits(heartbeat, 10.01) == pytest.approx(5.0)
-    assert heartbeat.next_action(healthy=True, now=15.1) == Deregister("lease-1")
+    assert heartbeat.next_action(wanted="serving", now=15.1) == Deregister("lease-1")
     heartbeat.deregistered()
-    assert heartbeat.next_action(healthy=True, now=15.2) == Stopped()
+    assert heartbeat.next_action(wanted="serving", now=15.2) == Stopped()
 
 
 def test_a_draining_instance_goes_on_renewing() -> None:
@@ -305,7 +392,7 @@ def test_a_draining_instance_goes_on_renewing() -> None:
     heartbeat.stop(1.0, lame_duck=5.0)
     heartbeat.state_reported("draining", 1.0)
 
-    assert heartbeat.next_action(healthy=True, now=2.0) == Renew("lease-1", 0.6)
+    assert heartbeat.next_action(wanted="serving", now=2.0) == Renew("lease-1", 0.6)
 
 
 def test_without_lame_duck_it_deregisters_at_once() -> None:
@@ -313,7 +400,7 @@ def test_without_lame_duck_it_deregisters_at_once() -> None:
 
     heartbeat.stop(10.0, lame_duck=0.0)
 
-    assert heartbeat.next_action(healthy=True, now=10.0) == Deregister("lease-1")
+    assert heartbeat.next_action(wanted="serving", now=10.0) == Deregister("lease-1")
 
 
 def test_an_unhealthy_instance_need_not_drain() -> None:
@@ -322,7 +409,20 @@ def test_an_unhealthy_instance_need_not_drain() -> None:
 
     heartbeat.stop(10.0, lame_duck=5.0)
 
-    assert heartbeat.next_action(healthy=False, now=10.0) == Deregister("lease-1")
+    assert heartbeat.next_action(wanted="unhealthy", now=10.0) == Deregister("lease-1")
+
+
+def test_a_drain_can_be_hurried() -> None:
+    """Once the service has ended by itself there is nobody to wait for."""
+    heartbeat = leased()
+    heartbeat.stop(10.0, lame_duck=5.0)
+    assert isinstance(heartbeat.next_action(wanted="serving", now=10.0), Report)
+    heartbeat.state_reported("draining", 10.1)
+    assert isinstance(heartbeat.next_action(wanted="serving", now=10.2), Wait)
+
+    heartbeat.hurry()
+
+    assert heartbeat.next_action(wanted="serving", now=10.2) == Deregister("lease-1")
 
 
 def test_one_whose_registration_was_never_answered_deregisters_all_the_same() -> None:
@@ -331,7 +431,7 @@ def test_one_whose_registration_was_never_answered_deregisters_all_the_same() ->
 
     heartbeat.stop(1.0, lame_duck=5.0)
 
-    assert heartbeat.next_action(healthy=True, now=1.0) == Deregister("")
+    assert heartbeat.next_action(wanted="serving", now=1.0) == Deregister("")
 
 
 def test_one_that_was_never_registered_just_stops() -> None:
@@ -339,7 +439,7 @@ def test_one_that_was_never_registered_just_stops() -> None:
 
     heartbeat.stop(1.0, lame_duck=5.0)
 
-    assert heartbeat.next_action(healthy=False, now=1.0) == Stopped()
+    assert heartbeat.next_action(wanted="unhealthy", now=1.0) == Stopped()
 
 
 def test_renewals_join_another_only_when_they_are_near() -> None:
@@ -372,8 +472,8 @@ class World:
         self.asked += 1
         return answer
 
-    def step(self, healthy: bool = True) -> Action:
-        action = self.heartbeat.next_action(healthy=healthy, reason="down", now=self.now)
+    def step(self, wanted: str = "serving") -> Action:
+        action = self.heartbeat.next_action(wanted=wanted, reason="down", now=self.now)
         self.diary.append((self.now, action))
         match action:
             case Wait(seconds):
@@ -399,7 +499,9 @@ class World:
                 self.granted += 1
                 self.lease = f"lease-{self.granted}"
                 self.expires_at, self.last_success = self.now + self.ttl, sent_at
-                heartbeat.lease_granted(self.lease, ttl=self.ttl, created=created, sent_at=sent_at)
+                heartbeat.lease_granted(
+                    self.lease, ttl=self.ttl, created=created, sent_at=sent_at, asked=action
+                )
             case Renew(lease_id):
                 if lease_id != self.lease or self.now > self.expires_at:
                     heartbeat.lease_lost(self.now)
@@ -443,9 +545,10 @@ def test_law_never_two_leases(world: World, health: list[bool]) -> None:
     """A registration follows a lease only once that is lost, has passed, or is sent anew."""
     for step in range(150):
         before = world.heartbeat.lease
-        action = world.step(health[step % len(health)])
-        if isinstance(action, Register) and before is not None:
-            assert world.diary[-1][0] >= before.ends_at
+        action = world.step("serving" if health[step % len(health)] else "unhealthy")
+        if isinstance(action, Register):
+            assert before is None or world.diary[-1][0] >= before.ends_at
+            assert (action.state == "serving") == health[step % len(health)]
         if isinstance(action, Renew):
             assert before is not None
             assert action.lease_id == before.lease_id
@@ -490,7 +593,7 @@ def test_law_after_stop_the_last_action_is_deregister(
     world.heartbeat.stop(began, lame_duck=lame_duck)
 
     while not isinstance(world.step(), Stopped):
-        assert world.now < began + STOP_BUDGET + 1.5
+        assert world.now < began + Limits().total + 1.5
 
     done = [action for _, action in world.diary if not isinstance(action, Wait | Stopped)]
     assert not any(isinstance(action, Register | Ask) for action in done)
