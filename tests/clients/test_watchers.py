@@ -25,7 +25,7 @@ from tests.support.lab import (
     program,
 )
 
-pytestmark = pytest.mark.xdist_group("clients")
+pytestmark = pytest.mark.xdist_group("watchers")
 
 THREE = ("10.2.0.1", "10.2.0.2", "10.2.0.3")
 
