@@ -513,6 +513,57 @@ async def test_states_that_cannot_be_set_and_instances_that_are_not_there() -> N
     assert (suspect.status, suspect.fields, unknown.status) == (422, {"state"}, 404)
 
 
+# --- settings -------------------------------------------------------------------------------
+
+
+async def test_settings_of_a_service_are_kept_beyond_its_last_instance() -> None:
+    async with a_registrar() as registrar:
+        await registrar.register("Pay_ments", "one")
+        answer = await registrar.call("PUT", "/services/PAY-ments/settings", {"answers": 1})
+        await registrar.call("DELETE", "/deregister/pay_ments")
+        await registrar.advance(121)
+        await registrar.register("pay_ments", "one")
+        explained = await registrar.call("GET", "/explain?name=pay_ments")
+
+    assert answer.status == 200
+    assert answer.body == {
+        "message": "Settings set",
+        "service_name": "PAY-ments",
+        "answers": 1,
+        "revision": answer.body["revision"],
+    }
+    assert explained.body["answers"] == 1
+
+
+@pytest.mark.parametrize("name", ["web", "a.b", "tag", "-", "x" * 64])
+async def test_settings_of_a_service_that_is_not_known_are_404(name: str) -> None:
+    async with a_registrar() as registrar:
+        answer = await registrar.call("PUT", f"/services/{name}/settings", {"answers": 1})
+
+    assert answer.status == 404
+
+
+async def test_settings_that_break_a_rule_are_422() -> None:
+    async with a_registrar() as registrar:
+        await registrar.register("web", "one")
+        answer = await registrar.call("PUT", "/services/web/settings", {"answers": -1})
+
+    assert (answer.status, answer.fields) == (422, {"answers"})
+
+
+async def test_services_with_settings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writes, "MAX_SETTINGS", 1)
+    async with a_registrar() as registrar:
+        for service in ("web", "db"):
+            await registrar.register(service, "one")
+        statuses = [
+            (await registrar.call("PUT", f"/services/{service}/settings", {"answers": n})).status
+            for service, n in (("web", 1), ("db", 1), ("web", 2), ("web", 0), ("db", 1))
+        ]
+
+    assert statuses == [200, 429, 200, 200, 200]
+
+
 # --- reads ----------------------------------------------------------------------------------
 
 

@@ -471,3 +471,28 @@ def test_filters_are_gathered_by_name() -> None:
     query = [("tag", "a"), ("tag", "b"), ("zone", "eu"), ("_", "1")]
 
     assert filters_of(query) == {"tag": ["a", "b"], "version": [], "zone": ["eu"], "state": []}
+
+
+@pytest.mark.parametrize("answers", [0, 1, 1000, 1.0])
+def test_a_setting_is_a_whole_number_in_its_range(answers: Any) -> None:
+    assert parse_settings({"answers": answers}) == answers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"answers": None},
+        {"answers": -1},
+        {"answers": 1001},
+        {"answers": "1"},
+        {"answers": True},
+        {"answers": 1.5},
+        {"answers": 1, "ttl": 5},
+        [],
+        None,
+    ],
+)
+def test_any_other_setting_is_refused(body: Any) -> None:
+    with pytest.raises(InvalidInstance):
+        parse_settings(body)
