@@ -383,6 +383,16 @@ def zone_at(address: HostPort, ring: Ring | None = None) -> tuple[int, set[Recor
     }
 
 
+async def begin_at(server: StoreServer, revision: int) -> None:
+    """Have the store count from *revision* on."""
+    store = RedisStore(server.url, ZONE)
+    try:
+        await store.begin_epoch(0)
+    finally:
+        await store.close()
+    server.command("HSET", keys_of(ZONE).meta, "revision", revision)
+
+
 @contextlib.contextmanager
 def a_yard(directory: Path, registrations: Iterable[Registration], revision: int) -> Iterator[Yard]:
     """All that runs, once every secondary that is installed has the zone."""
@@ -395,7 +405,7 @@ def a_yard(directory: Path, registrations: Iterable[Registration], revision: int
                 own = HostPort("127.0.0.1", free_port())
                 process = Process(directory / kind.name)
                 yard.secondaries.append(SecondaryServer(kind, process, own, address))
-        store.command("HSET", keys_of(ZONE).meta, "revision", revision)
+        asyncio.run(begin_at(store, revision))
         try:
             yard.register(registrations)
             yard.start_dnsd()
