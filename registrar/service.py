@@ -115,7 +115,7 @@ class Service:
             count=metrics.lookup,
             resolve=resolve,
         )
-        self._sweeper = Sweeper(store, self._gate, view, metrics.swept)
+        self._sweeper = Sweeper(store, self._gate, metrics.swept)
         self._access = access = Access(tokens, config.read_tokens)
         self._holdings = Holdings()
         self._watchers = watchers = Watchers(view)
@@ -328,7 +328,7 @@ def build(config: Config, common: Common, read_again: ReadAgain | None = None) -
     follower = Follower(config.redis, canonical)
     return Service(
         config,
-        RedisStore(config.redis, canonical),
+        RedisStore(config.redis, canonical, known_revision=lambda: follower.known_revision),
         follower,
         follower.run,
         admin=common.admin,

@@ -6,11 +6,9 @@ sweeps are also its clock for outages.  When eviction may begin is decided there
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 
 from registrar.gate import Gate
-from registrar.view import View
 from registry.errors import StoreUnavailable
 from registry.leases import LeaseStore, Sweep
 from registry.runtime import logs
@@ -32,12 +30,10 @@ class Sweeper:
         self,
         store: LeaseStore,
         gate: Gate,
-        view: View,
         swept: Callable[[Sweep], None],
     ) -> None:
         self._store = store
         self._gate = gate
-        self._view = view
         self._swept = swept
 
     async def run(self) -> None:
@@ -48,13 +44,7 @@ class Sweeper:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> None:
-        """One sweep.
-
-        Before it the store is told the highest revision that was ever seen here: a store that
-        was promoted or flushed may have lost writes, and must not give their revisions again.
-        """
-        known = self._view.catalog.revision
-        await self._gate(self._store.begin_epoch(known, int(time.time())))
+        """One sweep."""
         done = await self._gate(self._store.sweep())
         self._swept(done)
         _say("instances evicted, their leases are over", done.evicted, "info")

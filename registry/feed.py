@@ -32,7 +32,7 @@ from registry.changes import (
 from registry.errors import MalformedEntry, StoreUnavailable
 from registry.keys import Keys, keys_of
 from registry.model import decode_instance
-from registry.redis_client import answer_to, connect
+from registry.redis_client import StoreAddress, answer_to, connect, let_go
 
 BLOCK_MS = 500
 """How long one XREAD waits: the store's pulse is read at least twice a second."""
@@ -42,6 +42,9 @@ PULSE_INTERVAL = 0.5
 
 STALE_AFTER = 5.0
 """Seconds without a sweep after which the store is cut off from its registrars, or has none."""
+
+BELIEVE_AFTER = 5.0
+"""Seconds after which a store is believed whose revision was raised, though not above ours."""
 
 READ_COUNT = 512
 """Entries of one XREAD: folding them takes some 10 ms."""
@@ -90,13 +93,14 @@ Event = Loaded | Change | Pulse | Lost | Skipped
 class _Cursor:
     """Where we are in the stream: id of the last entry folded, its revision, whose stream.
 
-    Not `held`: nowhere yet, or not any more.
+    Not `held`: nowhere yet, or not any more.  `behind_since`: the store is behind its reader.
     """
 
     id: str = "0-0"
     revision: int = 0
     replid: str = ""
     held: bool = False
+    behind_since: float | None = None
 
 
 class _Gap(Exception):
@@ -113,14 +117,16 @@ class _Connections:
         self.made += 1
 
 
-async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> AsyncGenerator[Event]:
+async def follow(
+    store: str | StoreAddress, zone: str, known_revision: Callable[[], int]
+) -> AsyncGenerator[Event]:
     """All that happens in *zone*, for ever; a snapshot first.
 
     *known_revision* is the highest that the reader has: a store below it that no registrar
     has raised yet is not believed.
     """
     connections = _Connections()
-    redis = connect(url, connected=connections.add)
+    redis = connect(store, connected=connections.add)
     keys = keys_of(zone)
     cursor = _Cursor()
     wait = RECONNECT_MIN
@@ -135,6 +141,7 @@ async def follow(url: str, zone: str, known_revision: Callable[[], int]) -> Asyn
             except _Gap:
                 cursor.held = False
             except StoreUnavailable as error:
+                await let_go(redis)
                 yield Lost(str(error))
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, RECONNECT_MAX)
@@ -157,7 +164,7 @@ async def _connected(
         if connections.made != ours:
             return
         revision = everything.catalog.revision
-        if revision < known_revision() and everything.raised_for != replid:
+        if _is_unbelievable(cursor, revision, known_revision(), everything.raised_for == replid):
             raise StoreUnavailable(
                 f"the store is at revision {revision}, behind {known_revision()},"
                 " and no registrar has raised it yet"
@@ -185,6 +192,21 @@ async def _connected(
                 yield event
         if not entries and cursor.revision < at_least:
             raise _Gap
+
+
+def _is_unbelievable(cursor: _Cursor, revision: int, known: int, raised: bool) -> bool:
+    """Whether to wait for a registrar that raises the store above what its reader has seen.
+
+    One that had not seen as much may have begun the epoch: the others, who have, raise it again
+    within a second.  After BELIEVE_AFTER nobody has seen it: it is another store than before.
+    """
+    if revision >= known:
+        cursor.behind_since = None
+        return False
+    now = asyncio.get_running_loop().time()
+    if cursor.behind_since is None or not raised:
+        cursor.behind_since = now
+    return now - cursor.behind_since < BELIEVE_AFTER
 
 
 def advance(cursor: _Cursor, entry_id: str, fields: Mapping[str, str]) -> Change | Skipped | None:

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from registry.catalog import Catalog
 from registry.changes import Change
 from registry.feed import Loaded, Lost, Pulse, Skipped, follow
+from registry.redis_client import StoreAddress
 from registry.runtime import logs
 
 MAX_NAMED = 1000
@@ -23,22 +24,22 @@ log = logs.get("feed")
 
 
 class Follower:
-    """The catalog of *zone*, followed from the store at *url* by `run()`.
+    """The catalog of *zone*, followed from *store* by `run()`.
 
     *changed* is called after each change with the folded names of the services it touched (none,
     when only the revision rose), *reset* when all of it may have changed.  A catalog that was never
-    loaded is empty and not `loaded`.
+    loaded is empty and not `loaded`.  `known_revision` is the highest that it ever was at.
     """
 
     def __init__(
         self,
-        url: str,
+        store: str | StoreAddress,
         zone: str,
         *,
         changed: Callable[[Collection[str]], None] = lambda services: None,
         reset: Callable[[], None] = lambda: None,
     ) -> None:
-        self._url, self._zone = url, zone
+        self._store, self._zone = store, zone
         self._changed, self._reset = changed, reset
         self._heard: Callable[[Change | None], None] = lambda change: None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -46,6 +47,7 @@ class Follower:
         self._state = logs.Transition(log)
         self._current_at: float | None = None
         self.catalog = Catalog()
+        self.known_revision = 0
         self.loaded = False
         self.current = False
         self.error = "not asked yet"
@@ -95,7 +97,9 @@ class Follower:
     async def run(self) -> None:
         """Follow the store for ever."""
         now = asyncio.get_running_loop().time
-        async with aclosing(follow(self._url, self._zone, lambda: self.catalog.revision)) as events:
+        async with aclosing(
+            follow(self._store, self._zone, lambda: self.catalog.revision)
+        ) as events:
             async for event in events:
                 match event:
                     case Loaded():
@@ -109,6 +113,7 @@ class Follower:
                     case change:
                         self.applied += 1
                         touched = self.catalog.apply(change)
+                        self.known_revision = max(self.known_revision, self.catalog.revision)
                         # A change that touches no service still moves the revision.
                         self._changed(() if touched is None else (touched,))
                         self._heard(change)
@@ -121,6 +126,7 @@ class Follower:
             if count % KEEP_SLICE == KEEP_SLICE - 1:
                 await asyncio.sleep(0)
         self.catalog, self.loaded = catalog, True
+        self.known_revision = max(self.known_revision, catalog.revision)
         self.snapshots += 1
         log.info(
             "catalog loaded",

@@ -27,13 +27,24 @@ GUARD_MIN = 3
 """A service (or zone) with fewer serving leases has no half to lose."""
 
 GUARD_HOLD_MS = 300_000
-"""How long instances are kept as suspect when too many leases end at once."""
+"""How long instances are kept as suspect when too many leases end at once, unless it is set."""
+
+MAX_UNKNOWN = 1_000
+"""In UNKNOWN_WINDOW_MS so many instances that the store does not know are said to have left:
+more than stop at once after a flush, little beside the 100,000 that the stream keeps."""
+
+UNKNOWN_WINDOW_MS = 60_000
 
 MAX_EVICTIONS = 500
 """Of one sweep, oldest first: a mass expiry must not stall the store."""
 
-MAX_EXAMINED = 20_000
-"""Members that one sweep looks at: some 10 ms in Lua."""
+MAX_EXAMINED = 2_000
+"""Members that one sweep looks at: some 5 ms in Lua.  Who is kept is not looked at again before
+that is over, so this is how many leases may end a second."""
+
+LATE_MS = 10**14
+"""In the sorted set of deadlines, the score of who is kept although the lease is over is when to
+look again, less this: below zero, so an end of a lease is never mistaken for it."""
 
 EPOCH_STEP = 1_000_000
 """By so much the revision is raised when the store may have lost writes: more than it can have

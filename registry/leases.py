@@ -72,9 +72,11 @@ class LeaseStore(Protocol):
         """Renew each; results in the same order.  What is still stored can be renewed."""
 
     async def deregister(self, key: str, *, lease_id: str | None = None) -> tuple[bool, int]:
-        """Remove one: whether it was there, and the revision of its Down, written either way.
+        """Remove one: whether it was there, and the revision after it.
 
-        LeaseSuperseded when *lease_id* is given and not the current one.
+        A Down is written also of one that is not known, since a reader may hold it still: once,
+        and of no more than MAX_UNKNOWN a minute.  LeaseSuperseded when *lease_id* is given and
+        not the current one.
         """
 
     async def deregister_service(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
@@ -109,8 +111,18 @@ class LeaseStore(Protocol):
     async def snapshot(self) -> Snapshot:
         """Everything, at one revision."""
 
-    async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
-        """Raise the revision once per life of the store, above all that it may have lost."""
+    async def begin_epoch(self, known_revision: int) -> None:
+        """Raise the revision once per life of the store, above all that it may have lost.
+
+        Also when it is below *known_revision*.  Whatever grants a revision does this by itself.
+        """
+
+    async def release_guard(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
+        """Evict those of *ids* that are suspect; for as long as a guard holds, none holds others.
+
+        How many they were, and the revision after it.  LeaseNotFound when the service (folded)
+        is not known.
+        """
 
     async def claim(self, role: str, holder: str, seconds: float) -> bool:
         """Whether *holder* has *role* for the next *seconds*: nobody else has it."""

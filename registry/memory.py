@@ -27,15 +27,27 @@ ZONE = ""
 
 
 class MemoryStore:
-    """All leases of one zone.  *now_ms* is its clock, in milliseconds."""
+    """All leases of one zone.  *now_ms* is its clock, in milliseconds; the rest as `RedisStore`."""
 
-    def __init__(self, now_ms: Callable[[], int], replid: str = "memory") -> None:
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        replid: str = "memory",
+        *,
+        known_revision: Callable[[], int] = lambda: 0,
+        guard_hold: float = lease.GUARD_HOLD_MS / 1000,
+    ) -> None:
         self._now_ms = now_ms
         self._replid = replid
+        self._known_revision = known_revision
+        self._guard_hold_ms = int(guard_hold * 1000)
         self._epoch_of = ""
         self.revision = 0
         self._instances: dict[str, Instance] = {}
         self._deadlines: dict[str, int] = {}
+        self._late: dict[str, int] = {}
+        self._free: dict[str, int] = {}
+        self._unknown: tuple[int, int] | None = None
         self._dead: dict[str, tuple[int, int]] = {}
         self._gone: dict[str, Instance] = {}
         self._listed_as: dict[str, str] = {}
@@ -62,6 +74,7 @@ class MemoryStore:
         generation: int = 0,
         found: tuple[str, ...] = (),
     ) -> Granted:
+        self._begin()
         key, now = registration.key, self._now_ms()
         owner = self._owners.get(names.fold(registration.service))
         if registration.owner and owner not in (None, registration.owner):
@@ -117,6 +130,7 @@ class MemoryStore:
         return Renewed(float(ttl))
 
     async def deregister(self, key: str, *, lease_id: str | None = None) -> tuple[bool, int]:
+        self._begin()
         instance = self._instances.get(key)
         if instance is not None and lease_id is not None and lease_id != instance.lease_id:
             raise LeaseSuperseded(key)
@@ -124,6 +138,7 @@ class MemoryStore:
         return instance is not None, self.revision
 
     async def deregister_service(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
+        self._begin()
         stored = [k for k in self._instances if k.partition("/")[0] == service]
         for key in dict.fromkeys([*(f"{service}/{i}" for i in ids), *sorted(stored)]):
             self._remove(key, "deregistered", self._now_ms())
@@ -132,12 +147,14 @@ class MemoryStore:
     async def set_state(
         self, key: str, state: str, reason: str, *, expected: int | None = None
     ) -> Instance:
+        self._begin()
         instance = self._at(key, expected)
         if (instance.state, instance.reason) == (state, reason):
             return instance
         return self._put(replace(instance, state=state, reason=reason, revision=self.revision + 1))
 
     async def set_answers(self, service: str, answers: int) -> int:
+        self._begin()
         if service not in self._listed_as:
             raise LeaseNotFound(service)
         if self._answers.get(service, 0) != answers:
@@ -147,21 +164,22 @@ class MemoryStore:
         return self.revision
 
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
+        self._begin()
         instance = self._at(key, expected)
         if instance.found == found:
             return instance
         return self._put(replace(instance, found=found, revision=self.revision + 1))
 
     async def sweep(self) -> Sweep:
+        self._begin()
         now = self._now_ms()
         if lease.is_outage(self._last_tick, now):
             self._outage_end = now
         self._last_tick = now
-        due = sorted((at, member) for member, at in self._deadlines.items() if at <= now)
         evicted: list[str] = []
         suspects: list[str] = []
         forgotten: list[str] = []
-        for at, member in due[: lease.MAX_EXAMINED]:
+        for at, member in self._due(now)[: lease.MAX_EXAMINED]:
             if len(evicted) + len(suspects) + len(forgotten) >= lease.MAX_EVICTIONS:
                 break
             if member.startswith("~dead:"):
@@ -177,8 +195,25 @@ class MemoryStore:
                         instance = self._instances[member]
                         revision = self.revision + 1
                         self._put(replace(instance, state="suspect", reason="", revision=revision))
+                        self._late[member] = now + self._guard_hold_ms
                         suspects.append(member)
+                    case int(until):
+                        self._late[member] = until
         return Sweep(tuple(evicted), tuple(suspects), tuple(forgotten))
+
+    def _due(self, now: int) -> list[tuple[int | None, str]]:
+        """Who is to be looked at: those put off until now, without the end of their lease, and
+        those whose lease is over, less the many of whom it is known that an outage keeps them."""
+        late = sorted((at, member) for member, at in self._late.items() if at <= now)
+        after = -1
+        if self._outage_end is not None and lease.is_held(0, self._outage_end, now):
+            after = self._outage_end
+        over = sorted(
+            (at, member)
+            for member, at in self._deadlines.items()
+            if at > after and lease.is_expired(at, now) and member not in self._late
+        )
+        return [(None, member) for _, member in late] + [*over]
 
     async def lease_times(self, keys: Sequence[str]) -> list[float | None]:
         now = self._now_ms()
@@ -196,11 +231,22 @@ class MemoryStore:
             {service: answers for service, answers in self._answers.items() if answers},
         )
 
-    async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
-        if self._epoch_of != self._replid:
-            self._epoch_of, prev = self._replid, self.revision
-            self.revision = lease.next_epoch(prev, known_revision, unix_time_s)
-            self._changes.append(RevisionRaised(self.revision, prev))
+    async def begin_epoch(self, known_revision: int) -> None:
+        self._begin(known_revision)
+
+    async def release_guard(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
+        self._begin()
+        if service not in self._listed_as:
+            raise LeaseNotFound(service)
+        now = self._now_ms()
+        self._free[service] = now + self._guard_hold_ms
+        evicted = 0
+        for key in dict.fromkeys(f"{service}/{i}" for i in ids):
+            instance = self._instances.get(key)
+            if instance is not None and instance.state == "suspect":
+                self._remove(key, "evicted", now)
+                evicted += 1
+        return evicted, self.revision
 
     async def claim(self, role: str, holder: str, seconds: float) -> bool:
         now = self._now_ms()
@@ -218,7 +264,16 @@ class MemoryStore:
 
     # --- steps --------------------------------------------------------------------------
 
+    def _begin(self, known: int | None = None) -> None:
+        """Begin the epoch unless it has begun: done by whatever may grant a revision."""
+        known = self._known_revision() if known is None else known
+        if self._epoch_of != self._replid or self.revision < known:
+            self._epoch_of, prev = self._replid, self.revision
+            self.revision = lease.next_epoch(prev, known, self._now_ms() // 1000)
+            self._changes.append(RevisionRaised(self.revision, prev))
+
     def _set_deadline(self, key: str, lease_ms: int, now: int) -> None:
+        self._late.pop(key, None)
         if lease_ms:
             self._deadlines[key] = now + lease_ms
         else:
@@ -235,6 +290,7 @@ class MemoryStore:
     def _unsuspected(self, key: str, instance: Instance) -> tuple[Instance, bool]:
         """A renewed suspect serves again; the instance, and False for "not created"."""
         if instance.state == "suspect":
+            self._begin()
             revision = self.revision + 1
             instance = self._put(replace(instance, state="serving", reason="", revision=revision))
         return instance, False
@@ -249,36 +305,56 @@ class MemoryStore:
         service, _, instance_id = key.partition("/")
         instance = self._instances.pop(key, None)
         self._deadlines.pop(key, None)
+        self._late.pop(key, None)
+        if instance is None and not self._may_announce_unknown(key, now):
+            return
         prev, self.revision = self.revision, self.revision + 1
         self._changes.append(InstanceDown(service, instance_id, reason, self.revision, prev))
         if instance is None:
             return
-        ends = lease.tombstone_ends_ms(instance.registration.lease_ttl * 1000, now)
+        # The sweep looks at everything a grace later than its deadline.
+        lease_ms = instance.registration.lease_ttl * 1000
+        ends = lease.tombstone_ends_ms(lease_ms, now) - lease.GRACE_MS
         self._dead[key] = self.revision, instance.generation
         self._deadlines[f"~dead:{key}"] = ends
         if not any(i.service == service for i in self._instances.values()):
             self._gone[service] = instance
             self._deadlines[f"~gone:{service}"] = ends
 
+    def _may_announce_unknown(self, key: str, now: int) -> bool:
+        """Whether readers are told that somebody left whom this store does not know."""
+        if key in self._dead:
+            return False
+        window = lease.UNKNOWN_WINDOW_MS
+        ends, told = self._unknown or (now, 0)
+        if now >= ends or ends > now + window:
+            ends, told = now + window, 0
+        if told >= lease.MAX_UNKNOWN:
+            return False
+        self._unknown = ends, told + 1
+        return True
+
     def _forget(self, member: str) -> str:
         service = member.removeprefix("~gone:")
         del self._gone[service], self._deadlines[member], self._listed_as[service]
         self._losses.pop(service, None)
         self._owners.pop(service, None)
+        self._free.pop(service, None)
         prev, self.revision = self.revision, self.revision + 1
         self._changes.append(ServiceForgotten(service, self.revision, prev))
         return service
 
-    def _verdict(self, instance: Instance, expires_at: int, now: int) -> str:
-        """What to do with a lease past its end: `evict`, `suspect` or `keep`."""
+    def _verdict(self, instance: Instance, expires_at: int | None, now: int) -> str | int:
+        """What to do when a lease is over: `evict`, `suspect`, or when to look again.
+
+        *expires_at* is None for one that was looked at before and put off until now.
+        """
         lease_ms = instance.registration.lease_ttl * 1000
-        if not lease.is_expired(expires_at, now):
-            return "keep"
-        if lease.is_held(expires_at - lease_ms, self._outage_end, now):
-            return "keep"
-        if instance.state == "suspect":
-            over = now >= expires_at + lease.GRACE_MS + lease.GUARD_HOLD_MS
-            return "evict" if over else "keep"
+        renewed_at = 0 if expires_at is None else expires_at - lease_ms
+        if self._outage_end is not None and lease.is_held(renewed_at, self._outage_end, now):
+            return self._outage_end + lease.OUTAGE_HOLD_MS
+        if instance.state == "suspect" and expires_at is not None:
+            return now + self._guard_hold_ms  # an older version made it one
         if instance.state != "serving":
             return "evict"
         scopes = {
@@ -286,6 +362,7 @@ class MemoryStore:
             for scope in (instance.service, ZONE)
         }
         held = any(lease.is_mass_expiry(losses) for losses in scopes.values())
+        held = held and now >= self._free.get(instance.service, now)
         for scope, losses in scopes.items():
             self._losses[scope] = losses if held else losses._replace(lost=losses.lost + 1)
         return "suspect" if held else "evict"

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection
@@ -12,6 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
 from registry.errors import StoreUnavailable
+from registry.runtime.config import HostPort
+from registry.sentinels import Sentinels
 
 CONNECT_TIMEOUT = 1.0
 """Seconds to connect."""
@@ -25,20 +28,45 @@ MAX_CONNECTIONS = 16
 T = TypeVar("T")
 
 
-def connect(url: str, *, connected: Callable[[], None] = lambda: None) -> Redis:
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """Where the store is.
+
+    *url* is redis://, rediss:// or unix://.  With *sentinels* its host and port are not used:
+    whoever they say is the primary of *master* is, and user, password, database and TLS are as
+    in *url*.  *ca_file* holds the authorities (PEM) that a server's certificate is checked by,
+    where they are not the system's.
+    """
+
+    url: str
+    sentinels: tuple[HostPort, ...] = ()
+    master: str = ""
+    ca_file: str = ""
+
+
+def address_of(store: "str | StoreAddress") -> StoreAddress:
+    """A plain URL is an address too."""
+    return StoreAddress(store) if isinstance(store, str) else store
+
+
+def connect(store: str | StoreAddress, *, connected: Callable[[], None] = lambda: None) -> Redis:
     """A client with a bounded pool, which its `aclose` closes.  It connects at its first call.
 
     One retry, on a connection that turned out to be dead: the pool may hold some after a
     restart of the store, and all our scripts may run twice.  So a call may be answered by
     another server than the one before: *connected* is called for every new connection.
     """
+    address = address_of(store)
 
     async def on_connect(connection: Connection) -> None:
         await connection.on_connect()
+        if address.sentinels:
+            await _require_primary(connection)
         connected()
 
+    settings: dict[str, Any] = {"ssl_ca_certs": address.ca_file} if address.ca_file else {}
     pool = BlockingConnectionPool.from_url(
-        url,
+        address.url,
         decode_responses=True,
         encoding_errors="backslashreplace",
         max_connections=MAX_CONNECTIONS,
@@ -51,8 +79,40 @@ def connect(url: str, *, connected: Callable[[], None] = lambda: None) -> Redis:
         redis_connect_func=on_connect,
         protocol=2,
         retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        **settings,
     )
+    if address.sentinels:
+        sentinels = Sentinels(address.sentinels, address.master)
+        pool.connection_class = _to_primary(pool.connection_class, sentinels)
     return Redis.from_pool(pool)
+
+
+def _to_primary(kind: Any, sentinels: Sentinels) -> Any:
+    """Connections of that kind which ask for the primary whenever they connect.
+
+    The client's own for Sentinel come with a pool that has no bound of ours, and keep the
+    address that they were made with (redis-py#651, #2290).
+    """
+
+    class ToPrimary(kind):  # type: ignore[misc]
+        async def _connect(self) -> None:
+            self.host, self.port = await sentinels.primary()
+            await super()._connect()
+
+    return ToPrimary
+
+
+async def _require_primary(connection: Connection) -> None:
+    """ConnectionError unless a primary is at the other end: Sentinels may be a moment behind."""
+    await connection.send_command("INFO", "replication")
+    answer = str(await connection.read_response())
+    if "role:master" not in answer:
+        raise ConnectionError(f"{connection.host}:{connection.port} is no primary (any more)")
+
+
+async def let_go(redis: Redis) -> None:
+    """Close the connections that nobody uses: the next call finds out anew where the store is."""
+    await redis.connection_pool.disconnect(inuse_connections=False)
 
 
 @asynccontextmanager

@@ -3,20 +3,27 @@
 Only Redis's clock decides what has expired.  See memory.py for what each verb means.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from registry import lease
 from registry.changes import Snapshot
-from registry.errors import LeaseNotFound, LeaseSuperseded, OwnedByAnother, RevisionConflict
+from registry.errors import (
+    LeaseNotFound,
+    LeaseSuperseded,
+    OwnedByAnother,
+    RevisionConflict,
+    StoreUnavailable,
+)
 from registry.feed import read_all
 from registry.keys import MAX_STREAM, keys_of
 from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
 from registry.model import FORMAT, Instance, Registration, decode_instance
-from registry.redis_client import asking, connect
+from registry.redis_client import StoreAddress, asking, connect, let_go
 
 _CONSTANTS = {
     "MAX_STREAM": MAX_STREAM,
@@ -26,13 +33,29 @@ _CONSTANTS = {
     "KNOWN_LEASES": lease.KNOWN_LEASES,
     "STATIC_LEASE": lease.STATIC_LEASE_MS,
     "GUARD_MIN": lease.GUARD_MIN,
-    "GUARD_HOLD": lease.GUARD_HOLD_MS,
     "MAX_EVICTIONS": lease.MAX_EVICTIONS,
     "MAX_EXAMINED": lease.MAX_EXAMINED,
     "EPOCH_STEP": lease.EPOCH_STEP,
+    "LATE": lease.LATE_MS,
+    "MAX_UNKNOWN": lease.MAX_UNKNOWN,
+    "UNKNOWN_WINDOW": lease.UNKNOWN_WINDOW_MS,
 }
 
-_VERBS = ("register", "renew", "deregister", "amend", "settings", "evict", "epoch", "claim")
+_VERBS = (
+    *("register", "renew", "deregister", "amend", "settings", "evict", "release", "epoch"),
+    "claim",
+)
+
+MAX_RENEWALS = 500
+"""Of one script call: some 2 ms in which nobody else is served."""
+
+BEGINNINGS = 3
+"""Times that one call begins the store's epoch.  A life that ends in between is one too many."""
+
+WAIT_MS = 1_000
+"""That a write waits for replicas, where it is to: half of what is left to the whole call."""
+
+_UNBORN: Final = ["unborn"]
 
 
 def _load_scripts() -> dict[str, str]:
@@ -44,14 +67,32 @@ def _load_scripts() -> dict[str, str]:
 
 
 class RedisStore:
-    """The `LeaseStore` of one zone in the Redis or Valkey at *url*."""
+    """The `LeaseStore` of one zone in the Redis or Valkey at *store*.
 
-    def __init__(self, url: str, zone: str) -> None:
-        self._redis = connect(url)
+    *known_revision* is the highest that this process has seen: a store below it has lost writes,
+    and grants nothing before it is raised.  Guards hold for *guard_hold* seconds.  A write is
+    answered when *wait_replicas* replicas have it; StoreUnavailable when they do not in time.
+    """
+
+    def __init__(
+        self,
+        store: str | StoreAddress,
+        zone: str,
+        *,
+        known_revision: Callable[[], int] = lambda: 0,
+        guard_hold: float = lease.GUARD_HOLD_MS / 1000,
+        wait_replicas: int = 0,
+    ) -> None:
+        self._redis = connect(store)
         self._keys = keys_of(zone)
-        self._scripts = {
-            verb: self._redis.register_script(text) for verb, text in _load_scripts().items()
-        }
+        self._known_revision = known_revision
+        self._guard_hold_ms = int(guard_hold * 1000)
+        self._wait_replicas = wait_replicas
+        self._use(_load_scripts())
+
+    def _use(self, scripts: dict[str, str]) -> None:
+        self._scripts = scripts
+        self._shas = {verb: sha1(text.encode()).hexdigest() for verb, text in scripts.items()}
 
     async def register(
         self,
@@ -61,7 +102,7 @@ class RedisStore:
         generation: int = 0,
         found: tuple[str, ...] = (),
     ) -> Granted:
-        status, value, listed_as = await self._run(
+        status, value, listed_as = await self._write(
             "register",
             registration.key,
             registration.service,
@@ -81,33 +122,23 @@ class RedisStore:
         return Granted(instance, created=status == "created", changed=status != "renewed")
 
     async def renew(self, renewals: Sequence[Renewal]) -> list[RenewalResult]:
-        if not renewals:
-            return []
-        script = self._scripts["renew"]
-        async with asking():
-            try:
-                results = await self._renew_all(script.sha, renewals)
-            except NoScriptError:
-                # The script cache was flushed, or this is another server than before.
-                await self._redis.script_load(script.script)
-                results = await self._renew_all(script.sha, renewals)
-        return [_renewal_result(r, result) for r, result in zip(renewals, results, strict=True)]
-
-    async def _renew_all(self, sha: str, renewals: Sequence[Renewal]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for renewal in renewals:
-                pipe.evalsha(sha, len(self._keys), *self._keys, renewal.key, renewal.lease_id or "")
-            return await pipe.execute()
+        results: list[RenewalResult] = []
+        for start in range(0, len(renewals), MAX_RENEWALS):
+            some = renewals[start : start + MAX_RENEWALS]
+            flat = [text for r in some for text in (r.key, r.lease_id or "")]
+            for renewal, result in zip(some, await self._run("renew", *flat), strict=True):
+                results.append(_renewal_result(renewal, result))
+        return results
 
     async def deregister(self, key: str, *, lease_id: str | None = None) -> tuple[bool, int]:
-        removed, *revision = await self._run("deregister", lease_id or "", "", key)
+        removed, *revision = await self._write("deregister", lease_id or "", "", key)
         if removed == -1:
             raise LeaseSuperseded(key)
         return removed > 0, int(revision[0])
 
     async def deregister_service(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
         keys = [f"{service}/{i}" for i in dict.fromkeys(ids)]
-        removed, revision = await self._run("deregister", "", service, *keys)
+        removed, revision = await self._write("deregister", "", service, *keys)
         return removed, int(revision)
 
     async def set_state(
@@ -117,7 +148,7 @@ class RedisStore:
         return await self._amend(key, "" if expected is None else expected, "state", line)
 
     async def set_answers(self, service: str, answers: int) -> int:
-        match await self._run("settings", service, answers):
+        match await self._write("settings", service, answers):
             case ["done", revision]:
                 return int(revision)
         raise LeaseNotFound(service)
@@ -126,7 +157,7 @@ class RedisStore:
         return await self._amend(key, expected, "found", " ".join(found))
 
     async def _amend(self, key: str, expected: int | str, field: str, text: str) -> Instance:
-        match await self._run("amend", key, expected, field, text):
+        match await self._write("amend", key, expected, field, text):
             case ["missing"]:
                 raise LeaseNotFound(key)
             case ["conflict", revision]:
@@ -136,7 +167,7 @@ class RedisStore:
         raise AssertionError("amend.lua answers in one of three ways")
 
     async def sweep(self) -> Sweep:
-        evicted, suspects, forgotten = await self._run("evict")
+        evicted, suspects, forgotten = await self._run("evict", self._guard_hold_ms)
         return Sweep(tuple(evicted), tuple(suspects), tuple(forgotten))
 
     async def lease_times(self, keys: Sequence[str]) -> list[float | None]:
@@ -153,10 +184,16 @@ class RedisStore:
         loaded = await read_all(self._redis, self._keys)
         return loaded.catalog.snapshot(loaded.dead)
 
-    async def begin_epoch(self, known_revision: int, unix_time_s: int) -> None:
+    async def begin_epoch(self, known_revision: int) -> None:
         async with asking():
-            info = await self._redis.info("replication")
-        await self._run("epoch", info["master_replid"], known_revision, unix_time_s)
+            await self._call("epoch", known_revision)
+
+    async def release_guard(self, service: str, ids: Iterable[str]) -> tuple[int, int]:
+        keys = [f"{service}/{i}" for i in dict.fromkeys(ids)]
+        match await self._write("release", service, self._guard_hold_ms, *keys):
+            case [int(evicted), revision]:
+                return evicted, int(revision)
+        raise LeaseNotFound(service)
 
     async def claim(self, role: str, holder: str, seconds: float) -> bool:
         return bool(await self._run("claim", role, holder, int(seconds * 1000)))
@@ -168,16 +205,55 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.aclose()
 
+    # --- scripts --------------------------------------------------------------------------
+
     async def _run(self, verb: str, *args: str | int) -> Any:
+        """What the script of *verb* returns, in an epoch that has begun."""
         async with asking():
-            return await self._scripts[verb](keys=list(self._keys), args=list(args))
+            return await self._run_in_epoch(verb, *args)
+
+    async def _write(self, verb: str, *args: str | int) -> Any:
+        """The same, and the replicas have what it wrote."""
+        async with asking():
+            return await self._run_in_epoch(verb, *args, wait=self._wait_replicas)
+
+    async def _run_in_epoch(self, verb: str, *args: str | int, wait: int = 0) -> Any:
+        for _ in range(BEGINNINGS):
+            known = self._known_revision()
+            result = await self._call(verb, known, *args, wait=wait)
+            if result != _UNBORN:
+                return result
+            await self._call("epoch", known)
+        raise StoreUnavailable("the store lost its data again and again while it was written")
+
+    async def _call(self, verb: str, *args: str | int, wait: int = 0) -> Any:
+        try:
+            return await self._evaluate(verb, args, wait)
+        except NoScriptError:
+            # The script cache was flushed, or this is another server than before.
+            await self._redis.script_load(self._scripts[verb])
+            return await self._evaluate(verb, args, wait)
+        except ReadOnlyError:
+            await let_go(self._redis)  # it was the primary once
+            raise
+
+    async def _evaluate(self, verb: str, args: Sequence[str | int], wait: int) -> Any:
+        keys, words = len(self._keys), (*self._keys, *map(str, args))
+        if not wait:
+            return await self._redis.evalsha(self._shas[verb], keys, *words)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.evalsha(self._shas[verb], keys, *words)
+            pipe.execute_command("WAIT", wait, WAIT_MS)
+            result, reached = await pipe.execute()
+        if reached < wait:
+            raise StoreUnavailable(f"{reached} of {wait} replicas had it after {WAIT_MS} ms")
+        return result
 
 
-def _renewal_result(renewal: Renewal, result: list[str]) -> RenewalResult:
+def _renewal_result(renewal: Renewal, result: int) -> RenewalResult:
     match result:
-        case ["renewed", lease_ms]:
-            return Renewed(int(lease_ms) / 1000)
-        case ["superseded"]:
-            return LeaseSuperseded(renewal.key)
-        case _:
+        case -1:
             return LeaseNotFound(renewal.key)
+        case -2:
+            return LeaseSuperseded(renewal.key)
+    return Renewed(result / 1000)

@@ -1,7 +1,8 @@
 -- Replace the state or the found addresses of an instance, by compare-and-set.
--- ARGV: key, expected revision ('' for any), state|found, text.
+-- ARGV[2…]: key, expected revision ('' for any), state|found, text.
 -- Returns {done, value, service as first spelled}, {missing} or {conflict, revision}.
-local key, expected, field, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if is_unborn() then return UNBORN end
+local key, expected, field, text = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local entry = stored(key)
 if not entry then return {'missing'} end
 if expected ~= '' and expected ~= entry.revision then return {'conflict', entry.revision} end

@@ -1,12 +1,28 @@
 -- What every script begins with.  KEYS: instances deadlines changes meta (see keys.py).
+-- ARGV[1]: the highest revision that the caller has seen.
 -- Times are milliseconds of this server's clock; it alone decides what has expired.
 local INSTANCES, DEADLINES, CHANGES, META = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local KNOWN = tonumber(ARGV[1])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function whole(number)
   return string.format('%.0f', number)
 end
+
+local function replication_id()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+end
+
+-- Whether this life of the store (new, flushed, promoted, restarted) has no revisions of its own
+-- yet, or has lost some that the caller has seen: then nothing may be granted one before epoch.lua
+-- has raised them.  Asked before anything is written.
+local function is_unborn()
+  local meta = redis.call('HMGET', META, 'replid', 'revision')
+  return meta[1] ~= replication_id() or tonumber(meta[2] or '0') < KNOWN
+end
+
+local UNBORN = {'unborn'}
 
 -- A stored value as a table; nil when it is not as we write it (then it is as if absent).
 local function parse(value)
@@ -96,21 +112,41 @@ local function unsuspect(key, entry)
   return put(key, nil, entry)
 end
 
--- Remove an instance and say so, also when it is unknown: a reader may still hold it.
+-- Whether readers are told that somebody left whom this store does not know: one of them may
+-- still hold it.  Not twice of one, and of no more than MAX_UNKNOWN a minute: whoever makes names
+-- up would push everything else out of the stream.
+local function may_announce_unknown(key)
+  if redis.call('HEXISTS', META, 'dead:' .. key) == 1 then return false end
+  local ends, told = string.match(redis.call('HGET', META, 'unknown') or '', '^(%d+) (%d+)$')
+  ends, told = tonumber(ends), tonumber(told)
+  if not ends or now >= ends or ends > now + UNKNOWN_WINDOW then
+    ends, told = now + UNKNOWN_WINDOW, 0
+  end
+  if told >= MAX_UNKNOWN then return false end
+  redis.call('HSET', META, 'unknown', whole(ends) .. ' ' .. whole(told + 1))
+  return true
+end
+
+-- Remove an instance and say so; whether it was there.
 local function remove(key, reason)
   local service, entry = service_of(key), stored(key)
   redis.call('HDEL', INSTANCES, key)
   redis.call('ZREM', DEADLINES, key)
+  if not entry then
+    if may_announce_unknown(key) then announce('down', key, 'w', reason) end
+    return false
+  end
   local revision = announce('down', key, 'w', reason)
-  if not entry then return false end
   recount(service, entry, nil)
-  local ends = whole(now + KNOWN_LEASES * (entry.lease > 0 and entry.lease or STATIC_LEASE))
+  local ends = now + KNOWN_LEASES * (entry.lease > 0 and entry.lease or STATIC_LEASE)
+  -- The sweep looks at everything a grace later than its score.
+  local score = whole(ends - GRACE)
   redis.call('HSET', META, 'dead:' .. key, whole(revision) .. ' ' .. whole(entry.generation))
-  redis.call('ZADD', DEADLINES, ends, '~dead:' .. key)
+  redis.call('ZADD', DEADLINES, score, '~dead:' .. key)
   add('count:' .. service, -1)
   if not redis.call('HGET', META, 'count:' .. service) then
     redis.call('HSET', META, 'gone:' .. service, render(entry))
-    redis.call('ZADD', DEADLINES, ends, '~gone:' .. service)
+    redis.call('ZADD', DEADLINES, score, '~gone:' .. service)
   end
   return true
 end

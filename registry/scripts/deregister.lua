@@ -1,12 +1,13 @@
--- Remove instances for good.  ARGV: lease id ('' for any), service ('' when only the keys that
+-- Remove instances for good.  ARGV[2…]: lease id ('' for any), service ('' when only the keys that
 -- follow are meant, else all of it), keys…   Returns {removed, revision}; {-1} when superseded.
-local lease_id, service = ARGV[1], ARGV[2]
+if is_unborn() then return UNBORN end
+local lease_id, service = ARGV[2], ARGV[3]
 if lease_id ~= '' then
-  local entry = stored(ARGV[3])
+  local entry = stored(ARGV[4])
   if entry and entry.lease_id ~= lease_id then return {-1} end
 end
 local removed = 0
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   if remove(ARGV[i], 'deregistered') then removed = removed + 1 end
 end
 -- The caller's list may lack what registered a moment ago elsewhere.

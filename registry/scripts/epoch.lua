@@ -1,11 +1,10 @@
 -- Raise the revision once per life of this store: it may have lost its last writes.
--- ARGV: replication id, highest revision the caller knows, Unix time.  Returns the revision.
-local replid, known, seconds = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- Also when the caller has seen a higher one: then it has.  Returns the revision.
 local revision = tonumber(redis.call('HGET', META, 'revision') or '0')
-if redis.call('HGET', META, 'replid') ~= replid then
+if is_unborn() then
   local before = revision
-  revision = math.max(revision, known, seconds) + EPOCH_STEP
-  redis.call('HSET', META, 'replid', replid, 'revision', whole(revision))
+  revision = math.max(revision, KNOWN, math.floor(now / 1000)) + EPOCH_STEP
+  redis.call('HSET', META, 'replid', replication_id(), 'revision', whole(revision))
   redis.call('XADD', CHANGES, 'MAXLEN', '~', MAX_STREAM, '*', 'r', whole(revision),
     'p', whole(before), 'k', 'raised', 'm', '')
 end

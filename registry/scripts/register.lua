@@ -1,11 +1,12 @@
 -- Grant a lease, or renew it when the registration is the same to the byte.
--- ARGV: key, service as spelled, lease id, generation, lease ms, found addresses, JSON, format,
+-- ARGV[2…]: key, service as spelled, lease id, generation, lease ms, found addresses, JSON, format,
 -- owner ('' for none).
 -- Returns {created|changed|renewed|superseded|owned, value or known generation or owner, service
 -- as first spelled}.
-local key, spelled, lease_id, generation = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local lease, found, json, format = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
-local owner = ARGV[9]
+if is_unborn() then return UNBORN end
+local key, spelled, lease_id, generation = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local lease, found, json, format = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9]
+local owner = ARGV[10]
 local service, old = service_of(key), stored(key)
 
 if owner ~= '' then

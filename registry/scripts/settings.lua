@@ -1,6 +1,7 @@
--- Set how many records an answer of a service may have.  ARGV: folded service, number (0: all).
+-- Set how many records an answer of a service may have.  ARGV[2…]: folded service, number (0: all).
 -- Returns {done, revision}, or {missing} when the service is not known.
-local service, answers = ARGV[1], ARGV[2]
+if is_unborn() then return UNBORN end
+local service, answers = ARGV[2], ARGV[3]
 if redis.call('HEXISTS', META, 'name:' .. service) == 0 then return {'missing'} end
 local field = 'answers:' .. service
 if (redis.call('HGET', META, field) or '0') ~= answers then

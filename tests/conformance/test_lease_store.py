@@ -1,7 +1,8 @@
 """What a lease store promises, asked of the one in memory and of the one in Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -21,11 +22,11 @@ from registry.errors import (
     RevisionConflict,
     StoreUnavailable,
 )
-from registry.lease import EPOCH_STEP
-from registry.leases import Renewal, Renewed, Sweep
+from registry.lease import EPOCH_STEP, MAX_EXAMINED, MAX_UNKNOWN, UNKNOWN_WINDOW_MS
+from registry.leases import LeaseStore, Renewal, Renewed, Sweep
 from registry.model import Port, Registration
 from registry.store import RedisStore
-from tests.support.lease_worlds import MemoryWorld, RedisWorld, World, a_registration
+from tests.support.lease_worlds import NOON, MemoryWorld, RedisWorld, World, a_registration
 from tests.support.store import StoreServer
 
 SECOND = 1000
@@ -40,6 +41,30 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         made = RedisWorld(request.getfixturevalue("store_server"))
     yield made
     await made.close()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def unborn(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A store whose epoch has not begun: new, flushed, or promoted."""
+    made: World
+    if request.param == "memory":
+        made = MemoryWorld(begun=False)
+    else:
+        made = RedisWorld(request.getfixturevalue("store_server"), begun=False)
+    yield made
+    await made.close()
+
+
+WRITES: dict[str, Callable[[LeaseStore], Awaitable[object]]] = {
+    "register": lambda store: store.register(a_registration(), lease_id="a"),
+    "deregister": lambda store: store.deregister("payments/a"),
+    "deregister a service": lambda store: store.deregister_service("payments", ["a"]),
+    "set a state": lambda store: store.set_state("payments/a", "draining", ""),
+    "set addresses": lambda store: store.set_found("payments/a", (), expected=1),
+    "set answers": lambda store: store.set_answers("payments", 1),
+    "release the guard": lambda store: store.release_guard("payments", ["a"]),
+    "sweep": lambda store: store.sweep(),
+}
 
 
 async def sweep_until(world: World, milliseconds: int) -> Sweep:
@@ -431,6 +456,90 @@ async def test_a_sweep_evicts_no_more_than_five_hundred_the_oldest_first(world: 
     assert second.evicted == tuple(f"payments/{i}" for i in ids[500:])
 
 
+async def test_many_who_are_held_do_not_keep_those_from_leaving_who_are_not(world: World) -> None:
+    """A hundred thousand after an outage: who came and died since leaves by its own lease."""
+    held = [f"i{n:04}" for n in range(MAX_EXAMINED + 10)]
+    await asyncio.gather(*(register(world, i) for i in held))
+    await world.store.sweep()
+    world.advance(300 * SECOND)
+    await world.store.sweep()
+    world.advance(1)
+    await register(world, "new", lease_ttl=5)
+
+    assert (await sweep_until(world, 10 * SECOND - 1)).evicted == ()
+    assert (await sweep_until(world, 1)).evicted == ("payments/new",)
+
+
+async def test_who_was_renewed_shortly_before_an_outage_is_held_as_long_as_the_others(
+    world: World,
+) -> None:
+    """Its lease ends only after the outage; it could not renew it either."""
+    await register(world, "a", lease_ttl=30)
+    await world.store.sweep()
+    world.advance(6 * SECOND)
+    await world.store.sweep()
+
+    assert (await sweep_until(world, 70 * SECOND - 1)).evicted == ()
+    assert (await sweep_until(world, 1)).evicted == ("payments/a",)
+
+
+async def test_a_second_outage_holds_again_whom_the_first_one_held(world: World) -> None:
+    await register(world, "a", lease_ttl=5)
+    await world.store.sweep()
+    world.advance(6 * SECOND)
+    await sweep_until(world, 60 * SECOND)
+    world.advance(20 * SECOND)
+
+    assert (await sweep_until(world, 70 * SECOND)).evicted == ()
+    assert (await sweep_until(world, 4 * SECOND)).evicted == ("payments/a",)
+
+
+async def test_suspicion_after_a_long_outage_lasts_as_long_as_any(world: World) -> None:
+    """It once was counted from the end of the lease, and so was over when it began."""
+    await register(world, "a", "b", "c", "d")
+    await world.store.sweep()
+    world.advance(3600 * SECOND)
+    await world.store.sweep()
+
+    swept = await sweep_until(world, 70 * SECOND)
+    assert swept.suspects == ("payments/c", "payments/d")
+    assert (await sweep_until(world, 300 * SECOND - 1)).evicted == ()
+    assert (await sweep_until(world, 1)).evicted == ("payments/c", "payments/d")
+
+
+async def test_the_lease_of_a_suspect_and_of_one_that_is_held_is_over(world: World) -> None:
+    await register(world, "a", "b", "c", "d")
+    await sweep_until(world, 66 * SECOND)
+
+    assert await world.lease_times(["payments/c"]) == [0.0]
+
+
+async def test_who_releases_a_guard_lets_its_suspects_go_and_none_is_held_after_it(
+    world: World,
+) -> None:
+    await register(world, "a", "b", "c", "d")
+    await register(world, "x", "y", "z", service="others")
+    await register(world, *(f"e{n}" for n in range(20)), service="eternal", lease_ttl=3600)
+    await sweep_until(world, 50 * SECOND)
+    await world.store.renew([Renewal(f"others/{i}") for i in ("x", "y", "z")])
+    await world.store.renew([Renewal("payments/d")])
+    await sweep_until(world, 16 * SECOND)
+    assert (await states(world))["payments/c"] == "suspect"
+    before = (await world.store.snapshot()).revision
+
+    assert await world.store.release_guard("payments", ["c", "d", "nobody"]) == (1, before + 1)
+
+    assert [c.id for c in world.changes_after(before) if isinstance(c, InstanceDown)] == ["c"]
+    swept = await sweep_until(world, 50 * SECOND)
+    assert "payments/d" in swept.evicted, "its own guard holds it no more"
+    assert swept.suspects == ("others/y", "others/z"), "the guards of others do"
+
+
+async def test_the_guard_of_an_unknown_service_is_not_found(world: World) -> None:
+    with pytest.raises(LeaseNotFound):
+        await world.store.release_guard("nobody", [])
+
+
 # --- leaving --------------------------------------------------------------------------------------
 
 
@@ -440,11 +549,23 @@ async def test_deregistering_tells_whether_it_was_there_and_at_which_revision_it
     await register(world, "a")
 
     assert await world.store.deregister("payments/a") == (True, 2)
-    assert await world.store.deregister("payments/a") == (False, 3)
-    assert world.changes_after(1) == [
-        InstanceDown("payments", "a", "deregistered", 2, 1),
-        InstanceDown("payments", "a", "deregistered", 3, 2),
-    ]
+    assert await world.store.deregister("payments/a") == (False, 2)
+    assert world.changes_after(1) == [InstanceDown("payments", "a", "deregistered", 2, 1)]
+
+
+async def test_who_is_not_known_is_said_to_have_left_all_the_same(world: World) -> None:
+    """After a flush a reader may hold somebody of whom the store knows nothing."""
+    assert await world.store.deregister("payments/a") == (False, 1)
+    assert world.changes_after(0) == [InstanceDown("payments", "a", "deregistered", 1, 0)]
+
+
+async def test_names_made_up_do_not_push_everything_else_out_of_the_stream(world: World) -> None:
+    for n in range(MAX_UNKNOWN):
+        await world.store.deregister(f"payments/x{n}")
+
+    assert await world.store.deregister("payments/one-more") == (False, MAX_UNKNOWN)
+    world.advance(UNKNOWN_WINDOW_MS)
+    assert await world.store.deregister("payments/one-more") == (False, MAX_UNKNOWN + 1)
 
 
 async def test_deregistering_with_a_superseded_lease_id_removes_nothing(world: World) -> None:
@@ -453,7 +574,7 @@ async def test_deregistering_with_a_superseded_lease_id_removes_nothing(world: W
     with pytest.raises(LeaseSuperseded):
         await world.store.deregister("payments/a", lease_id="another")
     assert await world.store.deregister("payments/a", lease_id="lease-of-a") == (True, 2)
-    assert await world.store.deregister("payments/a", lease_id="another") == (False, 3)
+    assert await world.store.deregister("payments/a", lease_id="another") == (False, 2)
 
 
 async def test_deregistering_a_service_removes_also_those_that_the_caller_does_not_know(
@@ -616,24 +737,67 @@ def by_key(instances: object) -> dict[str, object]:
     return {i.registration.key: i for i in instances}
 
 
-async def test_the_revision_is_raised_once_per_life_of_the_store(world: World) -> None:
+async def test_the_revision_is_raised_once_per_life_of_the_store(unborn: World) -> None:
+    await unborn.store.begin_epoch(50)
+    await unborn.store.begin_epoch(51)
+
+    raised = NOON // 1000 + EPOCH_STEP
+    assert (await unborn.store.snapshot()).revision == raised
+    assert unborn.changes_after(0) == [RevisionRaised(raised, 0)]
+    await register(unborn, "b")
+    assert [c.prev for c in unborn.changes_after(raised)] == [raised]
+
+
+async def test_a_new_life_is_above_everything_that_its_user_has_seen(unborn: World) -> None:
+    await unborn.store.begin_epoch(10**12)
+
+    assert (await unborn.store.snapshot()).revision == 10**12 + EPOCH_STEP
+
+
+@pytest.mark.parametrize("verb", sorted(WRITES))
+async def test_nothing_is_written_before_the_epoch_has_begun(unborn: World, verb: str) -> None:
+    """A registration that came first would get revision 1, which every reader has long seen."""
+    unborn.known = 10**12
+
+    with contextlib.suppress(LeaseNotFound):
+        await WRITES[verb](unborn.store)
+
+    changes = unborn.changes_after(0)
+    assert changes[0] == RevisionRaised(10**12 + EPOCH_STEP, 0)
+    assert [c.prev for c in changes[1:]] == [c.revision for c in changes[:-1]]
+
+
+async def test_a_store_behind_what_its_user_has_seen_is_raised_again(world: World) -> None:
+    """Another registrar, which had seen less, began the epoch of a store that lost its data."""
     await register(world, "a")
-    unix_time = 1_800_000_000
+    world.known = 10**12
 
-    await world.store.begin_epoch(50, unix_time)
-    await world.store.begin_epoch(10**12, unix_time + 1)
-
-    raised = unix_time + EPOCH_STEP
-    assert (await world.store.snapshot()).revision == raised
-    assert world.changes_after(1) == [RevisionRaised(raised, 1)]
     await register(world, "b")
-    assert [c.prev for c in world.changes_after(raised)] == [raised]
+
+    assert [c.revision for c in world.changes_after(1)] == [
+        10**12 + EPOCH_STEP,
+        10**12 + EPOCH_STEP + 1,
+    ]
 
 
-async def test_a_new_life_is_above_everything_that_anyone_has_seen(world: World) -> None:
-    await world.store.begin_epoch(10**12, 1_800_000_000)
+async def test_a_renewal_that_is_no_change_needs_no_epoch(world: World) -> None:
+    """It grants no revision; and it is what comes most."""
+    await register(world, "a")
+    world.known = 10**12
 
-    assert (await world.store.snapshot()).revision == 10**12 + EPOCH_STEP
+    assert await world.store.renew([Renewal("payments/a")]) == [Renewed(60.0)]
+    assert world.changes_after(1) == []
+
+
+async def test_a_suspect_that_renews_in_a_new_life_is_a_change_of_that_life(world: World) -> None:
+    await register(world, "a", "b", "c", "d")
+    await sweep_until(world, 66 * SECOND)
+    world.known = 10**12
+
+    assert await world.store.renew([Renewal("payments/c")]) == [Renewed(60.0)]
+
+    assert (await states(world))["payments/c"] == "serving"
+    assert (await world.store.snapshot()).revision == 10**12 + EPOCH_STEP + 1
 
 
 async def test_a_role_is_held_by_one_until_its_time_is_over(world: World) -> None:
@@ -724,7 +888,7 @@ async def test_a_store_that_is_not_there_is_unavailable(tmp_path: object) -> Non
     with pytest.raises(StoreUnavailable):
         await store.snapshot()
     with pytest.raises(StoreUnavailable):
-        await store.begin_epoch(0, 0)
+        await store.begin_epoch(0)
     with pytest.raises(StoreUnavailable):
         await store.ping()
     await store.close()

@@ -62,7 +62,10 @@ class BothStores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.worlds: tuple[World, ...] = (MemoryWorld(), RedisWorld(self.server))
+        self.worlds: tuple[World, ...] = (
+            MemoryWorld(begun=False),
+            RedisWorld(self.server, begun=False),
+        )
         self.memory = self.worlds[0]
         self.folded = Catalog()
         self.known: dict[str, Instance] = {}
@@ -169,7 +172,20 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(known=st.integers(0, 10**12))
     def raise_revision(self, known: int) -> None:
-        self.both(lambda s: s.begin_epoch(known, 1_800_000_000))
+        self.both(lambda s: s.begin_epoch(known))
+
+    @rule(known=st.integers(0, 10**12))
+    def have_seen(self, known: int) -> None:
+        """Whoever uses the store has seen a revision that it does not have (any more)."""
+        for world in self.worlds:
+            world.known = known
+
+    @rule(
+        service=st.sampled_from(["pay-ments", "orders", "none"]),
+        ids=st.lists(st.sampled_from("abcde"), max_size=3),
+    )
+    def release_guard(self, service: str, ids: list[str]) -> None:
+        self.both(lambda s: s.release_guard(service, ids))
 
     @rule(
         role=st.sampled_from(["lookups", "other"]),

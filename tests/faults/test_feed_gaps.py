@@ -10,12 +10,15 @@ from dataclasses import replace
 
 import pytest
 
+from registry import feed
+from registry.catalog import Catalog
 from registry.errors import StoreUnavailable
+from registry.follower import Follower
 from registry.keys import keys_of
 from registry.leases import Renewal, Renewed
 from registry.model import Instance, encode_instance
 from registry.store import RedisStore
-from tests.support.following import agrees, beat, beating, following
+from tests.support.following import agrees, beat, beating, following, running
 from tests.support.lease_worlds import a_registration
 from tests.support.relay import Relay
 from tests.support.store import StoreServer, free_port
@@ -142,6 +145,23 @@ async def test_after_a_flush_everyone_stays_until_a_registrar_has_spoken_and_aft
         await zone.register("b")
         await until(lambda: follower.catalog.unconfirmed == 0)
         assert await agrees(follower, zone.store)
+
+
+async def test_another_store_with_lower_revisions_is_believed_in_the_end(
+    own_zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator's new store, swept by new registrars: nobody is left who would raise it."""
+    monkeypatch.setattr(feed, "BELIEVE_AFTER", 0.3)
+    zone = own_zone
+    follower = Follower(zone.url, zone.name)
+    follower.start_from(Catalog(10**12))
+    async with running(follower):
+        await zone.register("a")
+        await until(lambda: "no registrar has raised it yet" in follower.error)
+        await until(lambda: follower.loaded)
+
+        assert set(follower.catalog.instances("payments")) == {"a"}
+        assert follower.known_revision == follower.catalog.revision
 
 
 async def test_a_deregistration_ends_also_whom_the_store_does_not_know(own_zone: Zone) -> None:

@@ -18,7 +18,7 @@ from registry.model import Instance
 from registry.redis_client import connect
 from registry.store import RedisStore
 from tests.support.following import agrees, following, membership
-from tests.support.lease_worlds import a_registration
+from tests.support.lease_worlds import a_registration, begin
 from tests.support.store import StoreServer
 from tests.support.waiting import until
 
@@ -32,7 +32,9 @@ CANCELLED_CALLS = 1500
 
 @pytest.fixture
 def zone(store_server: StoreServer) -> str:
-    return store_server.fresh_zone()
+    zone = store_server.fresh_zone()
+    begin(store_server, zone)
+    return zone
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ async def test_a_snapshot_begins_anew_when_the_revision_is_raised_under_it(
 ) -> None:
     await store.register(a_registration(instance="a"), lease_id="x")
 
-    read = await read_while(store_server, keys_of(zone), lambda: store.begin_epoch(0, 10**9))
+    read = await read_while(store_server, keys_of(zone), lambda: store.begin_epoch(10**9))
 
     assert read.catalog.revision == (await store.snapshot()).revision > 10**9
     assert read.raised_for != ""

@@ -64,6 +64,7 @@ async def test_the_ttl_is_a_quarter_of_the_lease_at_most(world: World) -> None:
 
 async def test_every_change_raises_the_serial(world: World) -> None:
     """The serial is the revision: dig, HTTP and the event feed speak of one number."""
+    await world.register("orders", "ord-1")
     before = world.dig("svc.internal.", "SOA").answer[0][0].serial
 
     await world.register("payments", "pay-1")

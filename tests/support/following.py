@@ -35,7 +35,7 @@ async def running(follower: Follower) -> AsyncIterator[None]:
 
 async def beat(store: LeaseStore, known_revision: int = 0) -> None:
     """What a registrar does each second."""
-    await store.begin_epoch(known_revision, 1_800_000_000)
+    await store.begin_epoch(known_revision)
     await store.sweep()
 
 

@@ -27,9 +27,14 @@ HAND_CLOCK = "local clock = redis.call('HMGET', META, 'hand_s', 'hand_us')"
 
 
 class World(Protocol):
-    """A store, and its clock in our hand."""
+    """A store, and its clock in our hand.
+
+    Its epoch has begun already, at revision 0, unless the world was made otherwise.  `known` is
+    the highest revision that the store's user says to have seen.
+    """
 
     store: LeaseStore
+    known: int
 
     def advance(self, milliseconds: int) -> None:
         """Let time go by; negative when the clock steps back."""
@@ -50,9 +55,12 @@ class World(Protocol):
 class MemoryWorld:
     """The specification."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, begun: bool = True) -> None:
         self._now = NOON
-        self._memory = MemoryStore(self.now_ms)
+        self.known = 0
+        self._memory = MemoryStore(self.now_ms, known_revision=lambda: self.known)
+        if begun:
+            self._memory._epoch_of = self._memory._replid
         self.store: LeaseStore = self._memory
 
     def advance(self, milliseconds: int) -> None:
@@ -74,13 +82,17 @@ class MemoryWorld:
 class RedisWorld:
     """The store in a real server, in a zone of its own."""
 
-    def __init__(self, server: StoreServer) -> None:
+    def __init__(self, server: StoreServer, *, begun: bool = True) -> None:
         zone = server.fresh_zone()
         self.keys = keys_of(zone)
         self.client: Any = redis.Redis(
             unix_socket_path=server.socket_path, protocol=2, decode_responses=True
         )
-        self.store: LeaseStore = with_hand_clock(RedisStore(server.url, zone))
+        self.known = 0
+        store = RedisStore(server.url, zone, known_revision=lambda: self.known)
+        self.store: LeaseStore = with_hand_clock(store)
+        if begun:
+            begin(server, zone)
         self._now = NOON
         self.advance(0)
 
@@ -116,14 +128,17 @@ class RedisWorld:
         await self.store.close()
 
 
+def begin(server: StoreServer, zone: str) -> None:
+    """Let the epoch of *zone* have begun at revision 0, so that a test can count from there."""
+    info = server.command("INFO", "replication")
+    server.command("HSET", keys_of(zone).meta, "replid", info["master_replid"])
+
+
 def with_hand_clock(store: RedisStore) -> RedisStore:
     """*store*, with scripts that read the hour from `meta`."""
     texts = store_module._load_scripts()
     assert all(text.count(CLOCK_LINE) == 1 for text in texts.values())
-    store._scripts = {
-        verb: store._redis.register_script(text.replace(CLOCK_LINE, HAND_CLOCK))
-        for verb, text in texts.items()
-    }
+    store._use({verb: text.replace(CLOCK_LINE, HAND_CLOCK) for verb, text in texts.items()})
     return store
 
 
