@@ -25,6 +25,9 @@ MAX_REPLAY: Final = 64 * 1024
 HOLD: Final = 64 * 1024
 """Octets of a body that wait for a connection before the client is no longer read from."""
 
+WORTH_A_VECTOR: Final = 4096
+"""Octets from which on two pieces are handed to the kernel as two, instead of being copied."""
+
 
 class Call:
     """A request of *client*; the handler decides, the call carries out and keeps the record."""
@@ -39,18 +42,22 @@ class Call:
     state: "ServiceState | None" = None
     upstream: "Upstream | None" = None
     connection: "UpstreamConnection | None" = None
+    """Whose answer it waits for; None before, and once that is whole."""
     attempts = 0
     tried: frozenset[str] = frozenset()
     """The keys of upstreams that failed it."""
     fresh_only = False
     """A kept-alive connection turned out to be closed: the next one must be new."""
     request_complete = False
+    replayable = True
+    """Whether all that was sent of the request is still at hand."""
     answering = False
     """Whether anything of an answer was sent to the client."""
     informed = False
     """Whether an interim answer was."""
     over = False
     status = 0
+    _pieces: list[bytes] | None = None
     _held = 0
     _was_held = False
     _chunk = False
@@ -64,7 +71,6 @@ class Call:
         self.head = head
         self.began = now
         self.request_id = head.request_id or handler.new_request_id()
-        self._pieces: list[bytes] | None = []
 
     def __repr__(self) -> str:
         state = "answering" if self.answering else "waiting"
@@ -76,7 +82,7 @@ class Call:
         """Some octets of the body."""
         self._pass_on(bodies.chunk(data) if self.head.chunked else data)
 
-    def request_end(self, trailers: "tuple[Line, ...]") -> None:
+    def request_end(self, trailers: tuple[Line, ...]) -> None:
         """The body is complete."""
         self.request_complete = True
         if self.head.chunked:
@@ -86,27 +92,32 @@ class Call:
         if self.over:
             return
         self._held += len(piece)
-        if self._pieces is not None:
+        if self.replayable:
+            if self._pieces is None:
+                self._pieces = []
             self._pieces.append(piece)
         if self.connection is not None:
             if self._held > MAX_REPLAY:
-                self._pieces = None
+                self._forget_pieces()
             self.connection.write(piece)
         elif self._held > HOLD:
             self._was_held = True
             self.client.hold()
 
-    @property
-    def replayable(self) -> bool:
-        """Whether all that was sent of the request is still at hand."""
-        return self._pieces is not None
+    def _forget_pieces(self) -> None:
+        self._pieces = None
+        self.replayable = False
 
     def send(self, connection: "UpstreamConnection", head: bytes, now: float) -> None:
         """Hop 6: the request goes out on *connection*."""
         self.connection = connection
-        connection.send(self, head + b"".join(self._pieces) if self._pieces else head, now)
+        pieces = self._pieces
+        if pieces is None:
+            connection.send(self, head, now)
+            return
         if self._held > MAX_REPLAY or self.head.method not in IDEMPOTENT:
-            self._pieces = None
+            self._forget_pieces()
+        connection.send_with(self, [head, *pieces], now)
         if self._was_held:
             self._was_held = False
             self.client.go_on()
@@ -126,26 +137,46 @@ class Call:
     def answer_whole(self, response: ResponseHead, body: bytes, now: float) -> None:
         """The whole answer at once, its length known."""
         head = self._answer_head(response, framed=True)
-        self.client.write(head + body if body else head)
-        self._end(self._keep, now)
+        if len(body) < WORTH_A_VECTOR:
+            self.client.write(head + body if body else head)
+        else:
+            self.client.write_all((head, body))
+        self._end(now)
+
+    def answer_whole_chunked(
+        self, response: ResponseHead, body: bytes, trailers: list[bytes], now: float
+    ) -> None:
+        """The whole answer at once, which came in chunks."""
+        pieces = [self._answer_head(response, framed=False)]
+        if body:
+            pieces.append(bodies.chunk(body) if self._chunk else body)
+        if self._chunk:
+            pieces.append(bodies.last_chunk(self._passing(trailers)))
+        self.client.write(b"".join(pieces))
+        self._end(now)
 
     def answer(self, response: ResponseHead, data: bytes) -> None:
         """The head of an answer, and the first octets of its body."""
         head = self._answer_head(response, framed=response.length is not None)
         if data:
-            head += bodies.chunk(data) if self._chunk else data
-        self.client.write(head)
+            self.client.write_all((head, bodies.chunk(data) if self._chunk else data))
+        else:
+            self.client.write(head)
 
     def answer_part(self, data: bytes) -> None:
         self.client.write(bodies.chunk(data) if self._chunk else data)
 
     def answer_end(self, data: bytes, trailers: list[bytes], now: float) -> None:
         """The last octets of an answer's body."""
-        if data:
-            self.answer_part(data)
         if self._chunk:
-            self.client.write(bodies.last_chunk(trailers if self.head.takes_trailers else []))
-        self._end(self._keep, now)
+            last = bodies.last_chunk(self._passing(trailers))
+            self.client.write(bodies.chunk(data) + last if data else last)
+        elif data:
+            self.client.write(data)
+        self._end(now)
+
+    def _passing(self, trailers: list[bytes]) -> list[bytes]:
+        return trailers if self.head.takes_trailers else []
 
     def _answer_head(self, response: ResponseHead, *, framed: bool) -> bytes:
         request = self.head
@@ -158,7 +189,20 @@ class Call:
             and (framed or self._chunk)
             and self.client.may_keep()
         )
+        if self._keep and framed and request.minor:
+            return response.framed
         return headers.response_head(response, request, keep=self._keep, chunk=self._chunk)
+
+    def probe(self) -> None:
+        """Send what a client that is there takes for nothing, and one that left resets.
+
+        Before an answer that is an interim one (RFC 9110, 15.2: every HTTP/1.1 client must take
+        it); within a chunked one the zero that may stand before the next chunk's size.
+        """
+        if not self.answering and self.head.minor:
+            self.client.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        elif self.answering and self._chunk:
+            self.client.write(b"0")
 
     def switched(
         self, response: ResponseHead, data: bytes, connection: "UpstreamConnection"
@@ -166,14 +210,15 @@ class Call:
         """The 101 that was asked for: the connections are spliced, the call is over."""
         self.status = response.status
         self.over = True
+        self.connection = None
         self.client.write(headers.switching_head(response) + data)
         self._handler.finished(self, "", self._handler.clock())
         self.client.open_tunnel(connection)
 
-    def _end(self, keep: bool, now: float) -> None:
+    def _end(self, now: float) -> None:
         self.over = True
         self._handler.finished(self, "", now)
-        self.client.finished(keep=keep, now=now)
+        self.client.finished(keep=self._keep, now=now)
 
     # --- what can go wrong
 
@@ -199,20 +244,18 @@ class Call:
     ) -> None:
         """The gateway's own answer: a problem; the connection is cut if another answer began."""
         self.over = True
-        if self.connection is not None:
-            self.connection.abandon()
-            self.connection = None
+        self._abandon()
         self.status = status
+        now = self._handler.clock()
         if self.answering:
             self.status = 0
-            self._handler.finished(self, cause, self._handler.clock())
+            self._handler.finished(self, cause, now)
             self.client.cut()
             return
         keep = self._may_keep_after_ours()
         self.client.write(
             self._handler.problem(self, status, cause, detail, keep, retry_after, further)
         )
-        now = self._handler.clock()
         self._handler.finished(self, cause, now)
         self.client.finished(keep=keep, now=now)
 
@@ -236,7 +279,10 @@ class Call:
         """The client left: so do we."""
         self.over = True
         self.status = 0
+        self._abandon()
+        self._handler.finished(self, "client-gone", self._handler.clock())
+
+    def _abandon(self) -> None:
         if self.connection is not None:
             self.connection.abandon()
             self.connection = None
-        self._handler.finished(self, "client-gone", self._handler.clock())

@@ -51,6 +51,17 @@ class Config:
         default=60.0,
         help="seconds a client's connection is kept between two requests",
     )
+    min_body_rate: int = option(
+        config.integer(0, 1_000_000),
+        default=240,
+        help="octets a second that a request's body comes at, on average after a start of"
+        " --body-timeout; 0: none is asked for",
+    )
+    tunnel_timeout: float = option(
+        config.seconds(1, 86400),
+        default=3600.0,
+        help="seconds an upgraded connection (WebSocket) may be silent in both directions",
+    )
     upstream_timeout: float = option(
         config.seconds(0.1, 3600),
         default=30.0,

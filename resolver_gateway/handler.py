@@ -66,6 +66,9 @@ class Limits:
     head_timeout: float = 10.0
     body_timeout: float = 30.0
     idle_timeout: float = 60.0
+    tunnel_timeout: float = 3600.0
+    min_body_rate: int = 240
+    """Octets a second; 0: none."""
     connections: int = 10_000
     connections_per_client: int = 2_048
 
@@ -485,11 +488,11 @@ class Handler:
     def connected(self, client: Downstream) -> None:
         """A client connected: within the limits, or told so and closed."""
         self.clients.add(client)
-        self._per_client[client.peer] += 1
+        self._per_client[client.origin] += 1
         client.stranger = not headers.is_trusted(client.peer, self._trusted)
         if len(self.clients) > self.limits.connections:
             self._turn_away(client, 503, "connections")
-        elif self._per_client[client.peer] > self.limits.connections_per_client:
+        elif self._per_client[client.origin] > self.limits.connections_per_client:
             self._turn_away(client, 429, "connections-per-client")
 
     def _turn_away(self, client: Downstream, status: int, limit: str) -> None:
@@ -508,9 +511,9 @@ class Handler:
 
     def disconnected(self, client: Downstream) -> None:
         self.clients.discard(client)
-        self._per_client[client.peer] -= 1
-        if not self._per_client[client.peer]:
-            del self._per_client[client.peer]
+        self._per_client[client.origin] -= 1
+        if not self._per_client[client.origin]:
+            del self._per_client[client.origin]
         if self.draining and not self.clients:
             self.quiet.set()
 

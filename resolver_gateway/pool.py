@@ -75,7 +75,8 @@ class Pool:
             return None
         connection = idle.pop()
         self._idle_count -= 1
-        if connection.transport.is_closing():
+        if connection.is_stale():
+            connection.transport.abort()
             return self.take(upstream, now, careful=careful)
         return connection
 

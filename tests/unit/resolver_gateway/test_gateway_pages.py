@@ -225,10 +225,13 @@ async def test_the_process_serves_says_where_and_stops_on_sigterm(
 
         await until(is_ready, 20)
         answers = [await process.get("/v2/payments/x") for _ in range(6)]
-        metrics = await http.request("GET", process.addresses["admin"] + "/metrics", timeout=5)
+
+        async def are_counted() -> bool:
+            metrics = await http.request("GET", process.addresses["admin"] + "/metrics", timeout=5)
+            return b'gateway_requests_total{cause="",status="2xx"} 6.0' in metrics.body
 
         assert {(a.status, a.body) for a in answers} == {(200, b"one")}
-        assert b'gateway_requests_total{cause="",status="2xx"} 6.0' in metrics.body
+        await until(are_counted, 20)  # a worker that is busy starting reports later
     stub.stop()
     await up.stop()
     assert process.process.returncode == 0

@@ -145,7 +145,7 @@ async def test_a_great_answer_passes_in_constant_memory_to_a_client_that_reads_s
     async with serving(serve) as world:
         client = await world.client()
         await client.send(b"GET /v2/payments/ HTTP/1.1\r\nHost: g\r\n\r\n")
-        await until(lambda: any(c.call and c._stalled for c in world.handler.clients))
+        await until(lambda: any(c.call and c._outflow for c in world.handler.clients))
         held = next(iter(world.handler.clients)).transport.get_write_buffer_size()
         answer = await client.answer()
 
