@@ -10,10 +10,16 @@ from sidecar.registration import OPTIONAL
 
 
 class RegistrarUnavailable(CallboardError):
-    """No registrar answered, or the last one asked to come later: it says nothing of the lease."""
+    """No registrar answered, or the last one asked to come later: it says nothing of the lease.
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    Unless *may_have_arrived*, none can have heard of the call.
+    """
+
+    def __init__(
+        self, reason: str, retry_after: float | None = None, *, may_have_arrived: bool = True
+    ) -> None:
         self.retry_after = retry_after
+        self.may_have_arrived = may_have_arrived
         super().__init__(reason)
 
 

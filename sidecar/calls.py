@@ -47,7 +47,8 @@ class Calls:
             granted = await self._client.register(document)
         except RegistrarUnavailable as error:
             self.count("register", "unavailable")
-            heartbeat.failed(self._loop.time(), error.retry_after)
+            now, arrived = self._loop.time(), error.may_have_arrived
+            heartbeat.failed(now, error.retry_after, may_have_arrived=arrived)
         except NotShown as error:
             self.count("register", "not_shown")
             heartbeat.not_shown(self._loop.time())

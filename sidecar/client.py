@@ -181,6 +181,16 @@ class RegistrarClient:
     ) -> Response:
         """An answer that is neither a failure nor a "later"; RegistrarUnavailable without one."""
         body = None if document is None else json.dumps(document).encode()
+        may_have_arrived = False
+
+        async def once() -> Response:
+            nonlocal may_have_arrived
+            try:
+                return await self._once(method, path, body, timeout or self._timeout, limit)
+            except RegistrarUnavailable as error:
+                may_have_arrived = may_have_arrived or error.may_have_arrived
+                raise
+
         attempts = AsyncRetrying(
             stop=stop_after_attempt(len(self._urls)),
             retry=retry_if_exception_type(RegistrarUnavailable),
@@ -188,10 +198,9 @@ class RegistrarClient:
             reraise=True,
         )
         try:
-            response: Response = await attempts(
-                self._once, method, path, body, timeout or self._timeout, limit
-            )
+            response: Response = await attempts(once)
         except RegistrarUnavailable as error:
+            error.may_have_arrived = may_have_arrived
             self._note_away(error)
             raise
         self._note_back()
@@ -214,6 +223,10 @@ class RegistrarClient:
             )
         except TimeoutError as error:
             raise self._failed(tried, f"no answer within {timeout:g} s") from error
+        except ConnectionRefusedError as error:
+            refusal = self._failed(tried, str(error))
+            refusal.may_have_arrived = False
+            raise refusal from error
         except (OSError, ProtocolError) as error:
             raise self._failed(tried, str(error) or type(error).__name__) from error
         if response.status == 429 or response.status >= 500:

@@ -195,14 +195,14 @@ class Heartbeat:
             self._reason_at = sent_at + REASON_PACE
         else:
             self._hold("", "", foreign=False)
-        self._scheduled(sent_at)
+        self._scheduled(sent_at, self._pace.first())
 
     def renewed(self, sent_at: float) -> None:
         """The lease begins anew, at the earliest when the request left."""
         if (lease := self.lease) is not None:
             self.lease = Lease(lease.lease_id, lease.ttl, lease.every, sent_at + lease.ttl)
             self._losses = 0
-            self._scheduled(sent_at)
+            self._scheduled(sent_at, self._pace.early())
 
     def lease_lost(self, now: float) -> None:
         """The registrar says (404, 409) that the lease is not ours: register, at first at once."""
@@ -212,9 +212,11 @@ class Heartbeat:
         self._next_at = now + (self._pace.backoff(self._losses) if self._losses else 0.0)
         self._losses += 1
 
-    def failed(self, now: float, retry_after: float | None = None) -> None:
+    def failed(
+        self, now: float, retry_after: float | None = None, *, may_have_arrived: bool = True
+    ) -> None:
         """A registration or renewal had no answer, or one that says "later"."""
-        if self._owed is None:
+        if self._owed is None and may_have_arrived:
             self._owed = ""  # it may have been registered all the same
         pace, lease, failures = self._pace, self.lease, self._failures
         self._failures += 1
@@ -308,11 +310,11 @@ class Heartbeat:
         self._foreign = foreign
         self._held_is_fresh = False
 
-    def _scheduled(self, sent_at: float) -> None:
+    def _scheduled(self, sent_at: float, share: float) -> None:
         assert self.lease is not None
         self.last_renewal = sent_at
         self._failures = 0
-        self._next_at = sent_at + self.lease.every * self._pace.early()
+        self._next_at = sent_at + self.lease.every * share
 
 
 def _told(wanted: str, reason: str) -> str:

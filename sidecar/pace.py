@@ -16,6 +16,10 @@ DEFAULT_SHARE = 5 / 12
 JITTER = 0.1
 """Renewals come up to a tenth early, never late, so that a fleet started at once spreads out."""
 
+FIRST_JITTER = 0.9
+"""The first renewal of a lease comes up to so much earlier: a fleet that was started at once, by a
+deployment or by the end of an outage, is spread over a whole interval from then on."""
+
 WINDOW_RETRY = 8.0
 """Longest pause between attempts while the lease lives: 1, 2, 4, 8 s within a lease of 60 s.
 
@@ -44,6 +48,10 @@ class Pace:
     def early(self) -> float:
         """A factor a little below 1."""
         return 1.0 - JITTER * self._random()
+
+    def first(self) -> float:
+        """A factor for the first renewal of a lease: anywhere within its interval."""
+        return 1.0 - FIRST_JITTER * self._random()
 
     def every(self, ttl: float, configured: float | None, advised: float) -> float:
         """Seconds between renewals of a lease of *ttl* seconds."""

@@ -6,6 +6,7 @@ everything.  Leases never expire by themselves: time is the tests' to play with.
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -54,8 +55,15 @@ def problem(status: int, detail: str, **more: Any) -> Answer:
 class FakeRegistrar:
     """Listens on 127.0.0.1 while it is entered; `url` is what sidecars are given."""
 
-    def __init__(self, lease_ttl: float = 60, heartbeat_interval: float = 25) -> None:
+    def __init__(
+        self,
+        lease_ttl: float = 60,
+        heartbeat_interval: float = 25,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.lease_ttl = lease_ttl
+        self._tls = tls
         self.heartbeat_interval = heartbeat_interval
         self.known_fields = KNOWN_FIELDS
         self.entries: dict[str, Entry] = {}
@@ -73,7 +81,8 @@ class FakeRegistrar:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> "FakeRegistrar":
         await self.come_back()
@@ -84,7 +93,9 @@ class FakeRegistrar:
 
     async def come_back(self) -> None:
         """Listen, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def go_away(self) -> None:

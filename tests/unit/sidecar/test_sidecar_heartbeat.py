@@ -32,6 +32,7 @@ def leased(ttl: float = 60.0, interval: float = 25.0, at: float = 0.0) -> Heartb
     heartbeat = Heartbeat(None, middle)
     assert heartbeat.next_action(wanted="serving", now=at) == Register()
     heartbeat.lease_granted("lease-1", ttl=ttl, interval=interval, sent_at=at)
+    heartbeat.renewed(at)
     return heartbeat
 
 
@@ -123,6 +124,16 @@ def test_renewals_come_at_the_registrars_interval_or_a_little_before() -> None:
 
     assert waits(heartbeat, 0.0) == pytest.approx(23.75)
     assert heartbeat.next_action(wanted="serving", now=23.75) == Renew("lease-1", timeout=5.0)
+
+
+@pytest.mark.parametrize(("chance", "first"), [(0.0, 25.0), (0.5, 13.75), (1.0, 2.5)])
+def test_the_first_renewal_comes_anywhere_within_the_interval(chance: float, first: float) -> None:
+    """A fleet that was started at once would else beat as one for minutes."""
+    heartbeat = Heartbeat(None, lambda: chance)
+
+    heartbeat.lease_granted("lease-1", ttl=60, interval=25, sent_at=0.0)
+
+    assert waits(heartbeat, 0.0) == pytest.approx(first)
 
 
 @pytest.mark.parametrize(
@@ -432,6 +443,15 @@ def test_one_whose_registration_was_never_answered_deregisters_all_the_same() ->
     heartbeat.stop(1.0, lame_duck=5.0)
 
     assert heartbeat.next_action(wanted="serving", now=1.0) == Deregister("")
+
+
+def test_one_whose_registration_reached_nobody_just_stops() -> None:
+    heartbeat = Heartbeat(None, middle)
+    heartbeat.failed(0.0, may_have_arrived=False)
+
+    heartbeat.stop(1.0, lame_duck=5.0)
+
+    assert heartbeat.next_action(wanted="serving", now=1.0) == Stopped()
 
 
 def test_one_that_was_never_registered_just_stops() -> None:

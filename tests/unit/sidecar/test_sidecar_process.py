@@ -1,19 +1,14 @@
 """The sidecar as a process: what it imports, what it says, how it stops."""
 
-import asyncio
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from registry.runtime import http
 from tests.support.fake_registrar import FakeRegistrar, FakeService
+from tests.support.sidecar import a_sidecar, environment
 from tests.support.waiting import until
-
-ROOT = Path(__file__).parents[3]
 
 HEAVY = (
     "aiohttp",
@@ -27,34 +22,6 @@ HEAVY = (
 )
 
 
-def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CALLBOARD_", "SERVICE_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
-
-
-@asynccontextmanager
-async def sidecar(*options: str, **environ: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "sidecar",
-        *options,
-        env=environment(**environ),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def said(process: asyncio.subprocess.Process) -> str:
-    _, err = await process.communicate()
-    return err.decode()
-
-
 async def test_sigterm_drains_deregisters_and_ends_with_status_0() -> None:
     async with FakeRegistrar() as registrar, FakeService() as web:
         options = ("--lease-ttl", "5", "--record-ttl", "1", "--health-interval", "0.2")
@@ -64,15 +31,15 @@ async def test_sigterm_drains_deregisters_and_ends_with_status_0() -> None:
             "SERVICE_PORT": str(web.port),
             "REGISTRY_URL": registrar.url,
         }
-        async with sidecar(*options, **environ) as process:
+        async with a_sidecar(*options, **environ) as process:
             await until(lambda: registrar.entries, 20)
-            process.send_signal(signal.SIGTERM)
+            process.signal(signal.SIGTERM)
             await until(lambda: "draining" in registrar.states().values(), 20)
-            log = await said(process)
+            status = await process.ended()
 
-    assert process.returncode == 0
+    assert status == 0
     assert registrar.entries == {}
-    announced, *_ = log.splitlines()
+    announced, *_ = process.log.splitlines()
     assert "will register when healthy service=payments" in announced
     assert 'because="it was given as an address"' in announced
 
@@ -81,12 +48,12 @@ async def test_without_drain_it_deregisters_at_once() -> None:
     async with FakeRegistrar() as registrar, FakeService() as web:
         port = str(web.port)
         options = ("--name", "web", "--host", "localhost", "--port", port, "--no-drain")
-        async with sidecar(*options, REGISTRY_URL=registrar.url) as process:
+        async with a_sidecar(*options, REGISTRY_URL=registrar.url) as process:
             await until(lambda: registrar.entries, 20)
-            process.send_signal(signal.SIGTERM)
-            await said(process)
+            process.signal(signal.SIGTERM)
+            status = await process.ended()
 
-    assert process.returncode == 0
+    assert status == 0
     assert registrar.entries == {}
     assert registrar.count("PUT", "/") == 0
 
@@ -98,10 +65,10 @@ async def test_sighup_reads_the_token_again(tmp_path: Path) -> None:
     async with FakeRegistrar(60, 0.5) as registrar, FakeService() as web:
         options = ("--name", "web", "--host", "127.0.0.1", "--port", str(web.port))
         environ = {"REGISTRY_URL": registrar.url, "REGISTRY_TOKEN_FILE": str(token)}
-        async with sidecar(*options, **environ) as process:
+        async with a_sidecar(*options, **environ) as process:
             await until(lambda: registrar.entries, 20)
             token.write_text("second\n")
-            process.send_signal(signal.SIGHUP)
+            process.signal(signal.SIGHUP)
             shown = "Bearer second"
             await until(lambda: registrar.calls[-1].headers["authorization"] == shown, 20)
 
@@ -110,14 +77,14 @@ async def test_sighup_reads_the_token_again(tmp_path: Path) -> None:
 
 async def test_a_registrar_that_is_away_does_not_keep_it_from_stopping() -> None:
     async with FakeRegistrar() as registrar, FakeService() as web:
-        options = ("--name", "web", "--host", "127.0.0.1", "--port", str(web.port))
-        async with sidecar(*options, REGISTRY_URL=registrar.url) as process:
+        options = ("--name", "web", "--host", "127.0.0.1", "--port", str(web.port), "--no-drain")
+        async with a_sidecar(*options, REGISTRY_URL=registrar.url) as process:
             await until(lambda: registrar.entries, 20)
             await registrar.go_away()
-            process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.wait(), 9.5)
+            process.signal(signal.SIGTERM)
+            status = await process.ended(9.5)
 
-    assert process.returncode == 0
+    assert status == 0
 
 
 async def test_tables_of_a_file_are_kept_by_one_sidecar(tmp_path: Path) -> None:
@@ -128,10 +95,10 @@ async def test_tables_of_a_file_are_kept_by_one_sidecar(tmp_path: Path) -> None:
             f'[[service]]\nname = "web"\nport = {web.port}\n'
             f'[[service]]\nname = "admin"\nport = {web.port}\nprobe = "tcp"\n'
         )
-        async with sidecar("--config", str(file), "--no-drain") as process:
+        async with a_sidecar("--config", str(file), "--no-drain") as process:
             await until(lambda: len(registrar.entries) == 2)
-            process.send_signal(signal.SIGTERM)
-            await said(process)
+            process.signal(signal.SIGTERM)
+            await process.ended()
 
     assert {c.body["address"] for c in registrar.calls if c.path == "/register"} == {"127.0.0.1"}
     assert registrar.entries == {}
@@ -140,15 +107,11 @@ async def test_tables_of_a_file_are_kept_by_one_sidecar(tmp_path: Path) -> None:
 async def test_the_admin_side_tells_readiness_and_counts() -> None:
     async with FakeRegistrar() as registrar, FakeService() as web:
         options = ("--name", "web", "--host", "127.0.0.1", "--port", str(web.port))
-        async with sidecar(
+        async with a_sidecar(
             *options, "--admin", "127.0.0.1:0", REGISTRY_URL=registrar.url
         ) as process:
-            assert process.stderr is not None
-            while "admin side listening" not in (
-                line := (await process.stderr.readline()).decode()
-            ):
-                assert line
-            url = "http://" + line.split("address=")[1].strip()
+            await until(lambda: "admin side listening" in process.log, 20)
+            url = "http://" + process.log.split("address=")[1].split()[0]
             await until(lambda: registrar.entries, 20)
             ready = await http.request("GET", f"{url}/readyz", timeout=5)
             metrics = (await http.request("GET", f"{url}/metrics", timeout=5)).body.decode()
