@@ -106,6 +106,18 @@ async def test_x1_a_transfer_over_a_connection_is_the_one_that_was_made() -> Non
     assert counts.replies[252, 0, False, True] == 1
 
 
+async def test_x2_after_a_refused_transfer_the_connection_stays() -> None:
+    plain = query(APEX, "AXFR")
+    async with serving(crowd(3)) as (address, _, _server), connected(address) as (reader, writer):
+        writer.write(frame(plain))
+        refused = dns.message.from_wire(await read_message(reader))
+        writer.write(frame(QUESTION))
+        answered = dns.message.from_wire(await read_message(reader))
+
+    assert refused.rcode() == dns.rcode.REFUSED
+    assert answered.rcode() == dns.rcode.NOERROR
+
+
 async def test_c17_questions_on_the_same_connection_are_answered_in_between() -> None:
     world = crowd(1500)
     asked = signed_query(rtype="AXFR")
