@@ -35,6 +35,9 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     if config.tls_client_ca:
         context.load_verify_locations(config.tls_client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
+        # A resumed session is not verified again: it would outlive the authority that it showed.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     return context
 
 

@@ -25,55 +25,54 @@ Factory = Callable[[], asyncio.Protocol]
 
 
 class Listener:
-    """One listening socket; TLS may be exchanged while it listens."""
+    """One listening socket; what TLS shows may be exchanged while it listens."""
 
     def __init__(self, address: HostPort) -> None:
         self._wanted = address
-        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
-        self._is_tls = False
+        self._context: ssl.SSLContext | None = None
 
     @property
     def address(self) -> HostPort:
         """Where it listens; once it does."""
-        assert self._socket is not None, "not started"
-        host, port, *_ = self._socket.getsockname()
+        assert self._server is not None, "not started"
+        host, port, *_ = self._server.sockets[0].getsockname()
         return HostPort(host, port)
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._is_tls else 'http'}://{self.address}"
+        return f"{'http' if self._context is None else 'https'}://{self.address}"
 
     async def start(self, factory: Factory, context: ssl.SSLContext | None) -> None:
         """Listen.  An error says which option names the address."""
         raise_file_limit()
-        self._socket = _listen(self._wanted)
-        await self.serve(factory, context)
-
-    async def serve(self, factory: Factory, context: ssl.SSLContext | None) -> None:
-        """Take connections by *factory* and *context* from now on; older ones stay as they are.
-
-        The new server accepts from the same socket before the old one leaves off, so that
-        nobody is refused in between.
-        """
-        assert self._socket is not None, "not started"
-        before, self._is_tls = self._server, context is not None
+        self._context = context
+        if context is not None:
+            context.sni_callback = self._choose
         self._server = await asyncio.get_running_loop().create_server(
             factory,
-            sock=self._socket.dup(),
+            sock=_listen(self._wanted),
             backlog=BACKLOG,
             ssl=context,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS if context is not None else None,
+            ssl_handshake_timeout=None if context is None else HANDSHAKE_SECONDS,
         )
-        if before is not None:
-            before.close()
+
+    def exchange(self, context: ssl.SSLContext) -> None:
+        """Show what *context* has from now on; connections that are open stay as they are."""
+        self._context = context
+
+    def _choose(
+        self, handshake: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext
+    ) -> None:
+        # OpenSSL asks at every handshake, whether the client names a server or not.  With the
+        # context it takes the certificate from there, and the authorities that it trusts.
+        if self._context is not None:
+            handshake.context = self._context
 
     def close(self) -> None:
         """Take no connections any more."""
         if self._server is not None:
             self._server.close()
-        if self._socket is not None:
-            self._socket.close()
 
 
 def _listen(address: HostPort) -> socket.socket:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import secrets
-import ssl
 from collections.abc import Callable, Coroutine
 from logging import getLogger
 from pathlib import Path
@@ -101,7 +100,6 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self._listener = Listener(config.listen)
-        self._reloading: asyncio.Task[None] | None = None
         self.metrics = metrics = Metrics()
         self._gate = Gate(store, metrics.store_failed)
         self._renewals = Renewals(store, self._gate, metrics.batch)
@@ -194,7 +192,9 @@ class Service:
             **SETTINGS,
         )
         await self._runner.setup()
-        await self._listener.start(self._factory(), tls_context(self._config))
+        assert self._runner.server is not None, "it is set up"
+        factory = self._connections.factory(self._runner.server, **SETTINGS)
+        await self._listener.start(factory, tls_context(self._config))
         await self._admin.start()
         for work in (
             self._follow,
@@ -212,11 +212,6 @@ class Service:
             log.warning("anyone who reaches this port may register any service (--insecure)")
         if not self._view.loaded:
             log.info("waiting for the store, reads and writes are refused until it is there")
-
-    def _factory(self) -> Callable[[], asyncio.Protocol]:
-        assert self._runner is not None
-        assert self._runner.server is not None, "not set up"
-        return self._connections.factory(self._runner.server, **SETTINGS)
 
     async def _keep_up(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *work*, which never ends by itself; after a bug once more, not too often."""
@@ -238,8 +233,6 @@ class Service:
         self._stopping = True
         self._watchers.close()
         self._listener.close()
-        if self._reloading is not None:
-            await asyncio.gather(self._reloading, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
         await self._admin.stop()
@@ -263,11 +256,8 @@ class Service:
         if tokens is not None:
             self._access.use(tokens)
         if context is not None:
-            self._reloading = asyncio.ensure_future(self._use(context))
+            self._listener.exchange(context)
         log.info("read again", tokens=tokens is not None, certificates=context is not None)
-
-    async def _use(self, context: ssl.SSLContext) -> None:
-        await self._listener.serve(self._factory(), context)
 
     # --- pages --------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
@@ -23,8 +24,8 @@ LOOPBACK = networks("127.0.0.0/8,::1/128")
 ANY_PORT = HostPort("127.0.0.1", 0)
 
 VERBS = frozenset(
-    "register renew deregister deregister_service set_state set_answers set_found sweep lease_times snapshot"
-    " begin_epoch claim ping".split()
+    "register renew deregister deregister_service set_state set_answers set_found sweep"
+    " lease_times snapshot begin_epoch claim ping".split()
 )
 
 
@@ -174,8 +175,13 @@ class Registrar:
 
 
 @contextlib.asynccontextmanager
-async def a_registrar(tokens: Tokens | None = None, **settings: Any) -> AsyncIterator[Registrar]:
-    """A registrar with these settings; hosts are looked up in its `hosts`, nowhere else."""
+async def a_registrar(
+    tokens: Tokens | None = None, tokens_file: Path | None = None, **settings: Any
+) -> AsyncIterator[Registrar]:
+    """A registrar with these settings; hosts are looked up in its `hosts`, nowhere else.
+
+    It judges by *tokens*, and reads them again from *tokens_file*.
+    """
     clock = Clock()
     memory = MemoryStore(clock)
     store, view = SwitchedStore(memory), MemoryView(memory)
@@ -184,6 +190,8 @@ async def a_registrar(tokens: Tokens | None = None, **settings: Any) -> AsyncIte
     async def resolve(host: str) -> Answer:
         return hosts.get(host, Missing())
 
+    if tokens_file is not None:
+        settings["tokens"] = str(tokens_file)
     config = Config(**{"listen": ANY_PORT, **settings})
     service = Service(
         config, cast(LeaseStore, store), view, view.follow, resolve=resolve, tokens=tokens

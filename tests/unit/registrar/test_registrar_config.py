@@ -17,11 +17,27 @@ def test_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8888", "[::]:8888", "10.0.0.7:8888", "web:8888"])
-def test_beyond_loopback_only_with_insecure(listen: str) -> None:
+def test_beyond_loopback_only_with_tokens_or_insecure(listen: str) -> None:
     with pytest.raises(ConfigError, match="--insecure"):
         loaded("--listen", listen)
 
     assert loaded("--listen", listen, "--insecure").insecure
+    assert loaded("--listen", listen, "--tokens", "/etc/tokens.toml").tokens
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--read-tokens",), "read_tokens"),
+        (("--tls-cert", "x"), "tls_cert"),
+        (("--tls-key", "x"), "tls_cert"),
+        (("--tls-client-ca", "x"), "tls_client_ca"),
+        (("--max-connections", "0"), "max-connections"),
+    ],
+)
+def test_what_goes_together_is_given_together(argv: tuple[str, ...], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        loaded(*argv)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:8888", "localhost:8888"])
@@ -55,3 +71,5 @@ def test_the_password_of_the_store_is_not_shown() -> None:
 
 def test_health_is_asked_where_it_listens() -> None:
     assert loaded("--listen", "127.0.0.1:9").health_address == HostPort("127.0.0.1", 9)
+    over_tls = loaded("--tls-cert", "c", "--tls-key", "k")
+    assert over_tls.health_address is None, "it may want to see a certificate"
