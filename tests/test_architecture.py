@@ -14,7 +14,7 @@ PACKAGES = ("callboard", "registry", *SERVICES)
 
 SHELLS = {
     "callboard": {"*"},
-    "registry": {"store", "feed", "follower", "redis_client"},
+    "registry": {"store", "feed", "follower", "redis_client", "sentinels"},
     "registry.runtime": {"lifecycle", "admin", "http", "supervisor", "process", "logs", "metrics"},
     "dnsd": {
         "udp", "tcp", "updater", "workers", "metrics", "service", "__main__", "sockets", "mmsg",
@@ -24,15 +24,15 @@ SHELLS = {
     "registrar": {
         "writes", "beats", "lists", "consul_reads", "watchers", "sweeper", "lookups", "batching",
         "gate", "reads", "metrics", "audit", "service", "files", "listener", "connections", "app",
-        "routes", "__main__",
+        "releasing", "routes", "__main__",
     },
     "sidecar": {
         "agent", "calls", "children", "client", "commands", "docker", "metrics", "probe", "run",
         "service", "tls", "__main__",
     },
     "resolver_gateway": {
-        "dnsclient", "resolver", "downstream", "upstream", "pool", "handler", "pages", "metrics",
-        "service", "__main__",
+        "dnsclient", "resolver", "downstream", "outflow", "tunnel", "upstream", "pool", "handler",
+        "pages", "metrics", "service", "__main__",
     },
 }  # fmt: skip
 """Modules that touch the world; every other one is a core."""
@@ -43,7 +43,7 @@ IMPURE = frozenset(
 )
 
 ONLY_IN = {
-    "redis": {"registry.store", "registry.feed", "registry.redis_client"},
+    "redis": {"registry.store", "registry.feed", "registry.redis_client", "registry.sentinels"},
     "aiohttp": {"registrar"},
     "pydantic": {"registrar"},
     "httptools": {"resolver_gateway"},
