@@ -350,6 +350,23 @@ def drain(
     show(instances.set_state(Registrar(registrar_url), name, instance, state, reason), form)
 
 
+@callboard.group()
+def guard() -> None:
+    """When too many leases end at once, instances are kept as suspect: `show` marks them."""
+
+
+@guard.command()
+@_service_argument
+@_registrar_option
+@_output_options
+def release(name: str, registrar_url: str, form: Format) -> None:
+    """Let the suspects of service NAME go now, and hold none of it for some minutes."""
+    from callboard import guarding
+    from callboard.client import Registrar
+
+    show(guarding.release(Registrar(registrar_url), name), form)
+
+
 # --- about ------------------------------------------------------------------------------------
 
 

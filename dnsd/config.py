@@ -8,6 +8,7 @@ from pathlib import Path
 from dnsd.keyring import NO_KEYS, Keyring, key_name, read_keys, shown
 from dnsd.zone import MAX_ZONE, NOTIFIED_REFRESH, NOTIFIED_RETRY, REFRESH, RETRY, Zone, to_wire
 from registry import names
+from registry.address import StoreAddress, address_problems
 from registry.runtime.config import (
     ConfigError,
     HostPort,
@@ -97,6 +98,21 @@ class Config:
         secret=True,
         metavar="URL",
     )
+    sentinel: tuple[HostPort, ...] = option(
+        host_ports,
+        default=(),
+        help="Sentinels that know where the store is; its URL then gives user, database and TLS",
+        metavar="HOST:PORT[,...]",
+    )
+    master: str = option(
+        text, default="", help="the name by which the Sentinels know the primary", metavar="NAME"
+    )
+    redis_ca: str = option(
+        text,
+        default="",
+        help="authorities (PEM) by which the store's certificate is checked, for rediss://",
+        metavar="FILE",
+    )
     zone: tuple[str, ...] = option(
         zones,
         default=("svc.internal.",),
@@ -164,9 +180,15 @@ class Config:
         metavar="FILE",
     )
 
+    @property
+    def store(self) -> StoreAddress:
+        """Where the store to follow is."""
+        return StoreAddress(self.redis, self.sentinel, self.master, self.redis_ca)
+
 
 def problems(config: Config) -> Iterator[str]:
     """The rules across fields."""
+    yield from address_problems(config.store)
     for address in config.listen:
         if not _is_address(address.host):
             yield f"setting listen: {address.host!r} is a name; give an IPv4 or IPv6 address"

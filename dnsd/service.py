@@ -50,7 +50,7 @@ class Service:
         self.counts = Counts()
         self._named: set[str] = set()
         self._follower = Follower(
-            config.redis,
+            config.store,
             config.zone[0],
             changed=self._changed,
             reset=self._reset,

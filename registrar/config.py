@@ -9,15 +9,18 @@ the price of more heartbeats and of losing instances that are merely slow.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from registry.address import StoreAddress, address_problems
 from registry.model import DEFAULT_LEASE_TTL, MAX_LEASE_TTL, MIN_LEASE_TTL
 from registry.runtime.config import (
     HostPort,
     Network,
     boolean,
     host_port,
+    host_ports,
     integer,
     networks,
     option,
+    seconds,
     text,
     url,
     zones,
@@ -42,6 +45,33 @@ class Config:
         help="the lease store: redis://, rediss:// or unix:// URL",
         secret=True,
         metavar="URL",
+    )
+    sentinel: tuple[HostPort, ...] = option(
+        host_ports,
+        default=(),
+        help="Sentinels that know where the store is; its URL then gives user, database and TLS",
+        metavar="HOST:PORT[,...]",
+    )
+    master: str = option(
+        text, default="", help="the name by which the Sentinels know the primary", metavar="NAME"
+    )
+    redis_ca: str = option(
+        text,
+        default="",
+        help="authorities (PEM) by which the store's certificate is checked, for rediss://",
+        metavar="FILE",
+    )
+    wait_replicas: int = option(
+        integer(0, 9),
+        default=0,
+        help="answer a write once so many replicas of the store have it; 0 waits for none",
+        metavar="N",
+    )
+    guard_hold: float = option(
+        seconds(1, 3600),
+        default=300.0,
+        help="seconds that instances stay as suspect when too many leases end at once",
+        metavar="SECONDS",
     )
     zone: tuple[str, ...] = option(
         zones,
@@ -118,6 +148,11 @@ class Config:
     )
 
     @property
+    def store(self) -> StoreAddress:
+        """Where the lease store is."""
+        return StoreAddress(self.redis, self.sentinel, self.master, self.redis_ca)
+
+    @property
     def health_address(self) -> HostPort | None:
         """Where `--health` asks: health is served beside the API.
 
@@ -134,6 +169,7 @@ def problems(config: Config) -> Iterator[str]:
             " anyone who reaches it may register any service; listen on 127.0.0.1 or [::1], name"
             " a file of tokens with --tokens, or give --insecure if the network is to be trusted"
         )
+    yield from address_problems(config.store)
     if config.read_tokens and not config.tokens:
         yield "setting read_tokens: there are no tokens to read with; name their file with --tokens"
     if bool(config.tls_cert) != bool(config.tls_key):

@@ -120,6 +120,8 @@ class Metrics:
         breaker: Callable[[], str],
         connections: Callable[[], float],
         watchers: Callable[[], float],
+        suspects: Callable[[], float],
+        guarded: Callable[[], float],
     ) -> None:
         """Export what is read when somebody scrapes."""
         self._gauge(
@@ -144,6 +146,12 @@ class Metrics:
         )
         self._gauge("registrar_connections", "Connections open.", connections)
         self._gauge("registrar_watchers", "Requests that wait for changes.", watchers)
+        self._gauge(
+            "registrar_suspect_instances",
+            "Instances kept although their lease is over, because too many ended at once.",
+            suspects,
+        )
+        self._gauge("registrar_guarded_services", "Services that have such instances.", guarded)
 
     def _gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self.registry).set_function(read)

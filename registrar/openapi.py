@@ -144,6 +144,15 @@ def _writes() -> dict[str, Any]:
                 body=ref(StateBody.__name__),
             )
         },
+        "/guard/{service}/release": {
+            "post": _operation(
+                "releaseGuard",
+                "Evict the instances that a guard keeps as suspect, and let none hold others",
+                {200: ref("GuardReleased")},
+                (404, 503),
+                parameters=[SERVICE],
+            )
+        },
         "/services/{service}/settings": {
             "put": _operation(
                 "setSettings",

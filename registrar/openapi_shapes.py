@@ -51,6 +51,14 @@ def schemas() -> dict[str, Any]:
                 "revision": _TEXT,
             }
         ),
+        "GuardReleased": _object(
+            {
+                "message": _TEXT,
+                "service_name": _TEXT,
+                "evicted": {**_WHOLE, "minimum": 0},
+                "revision": _TEXT,
+            }
+        ),
         "TargetGroup": _object({"targets": _TEXTS, "labels": _TEXT_BY_NAME}),
         "Explanation": _explanation(),
         "ConsulServices": {"type": "object", "additionalProperties": _TEXTS},

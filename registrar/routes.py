@@ -7,6 +7,7 @@ from registrar.beats import Heartbeats
 from registrar.calls import Call, Reply, Stream
 from registrar.consul_reads import ConsulReads
 from registrar.lists import Lists
+from registrar.releasing import Releasing
 from registrar.writes import Writes
 
 Handle = Callable[[Call], Awaitable[Reply | Stream]]
@@ -36,6 +37,7 @@ class Handlers:
     """Whoever answers calls."""
 
     writes: Writes
+    releasing: Releasing
     heartbeats: Heartbeats
     lists: Lists
     consul: ConsulReads
@@ -54,6 +56,7 @@ def api_routes(to: Handlers) -> tuple[Route, ...]:
         Route("DELETE", instance, to.writes.deregister_instance, "deregister", "deregister"),
         Route("PUT", instance + "/state", to.writes.set_state, "state", has_body=True),
         Route("PUT", service + "/settings", to.writes.set_settings, "settings", has_body=True),
+        Route("POST", "/guard/{service}/release", to.releasing.release, "guard"),
         Route("GET", "/services", to.lists.list_services, "read", "list"),
         Route("GET", service, to.lists.get_service, "read", "get"),
         Route("GET", "/events", to.lists.events, "read", is_stream=True),

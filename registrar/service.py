@@ -29,7 +29,9 @@ from registrar.lookups import Lookups, Resolve
 from registrar.metrics import Metrics
 from registrar.reads import Reads
 from registrar.registrations import Rules
+from registrar.releasing import Releasing
 from registrar.routes import Handlers, api_routes
+from registrar.suspects import Suspects
 from registrar.sweeper import Sweeper
 from registrar.tokens import Tokens
 from registrar.view import View
@@ -65,6 +67,9 @@ SETTINGS: Final[dict[str, Any]] = {
     "lingering_time": LINGER_SECONDS,
 }
 """Of aiohttp's server and of each of its connections."""
+
+MAX_GUARDED = 100
+"""Services under a guard that /health names."""
 
 AGAIN_SECONDS = 1.0
 """Before work that an unforeseen error ended is begun again."""
@@ -116,6 +121,7 @@ class Service:
         self._sweeper = Sweeper(store, self._gate, metrics.swept)
         self._access = access = Access(tokens, config.read_tokens)
         self._holdings = Holdings()
+        self._suspects = suspects = Suspects()
         self._watchers = watchers = Watchers(view)
         self._connections = Connections(
             config.max_connections,
@@ -137,6 +143,7 @@ class Service:
                 self._holdings,
                 metrics,
             ),
+            Releasing(store, self._gate, view, access),
             Heartbeats(view, self._renewals, reads, access),
             Lists(view, reads, watchers, config.zone),
             ConsulReads(view, watchers, callboard_version()),
@@ -154,6 +161,8 @@ class Service:
             breaker=lambda: self._gate.state,
             connections=lambda: self._connections.count,
             watchers=lambda: watchers.count,
+            suspects=lambda: suspects.count,
+            guarded=lambda: len(suspects.services),
         )
         view.listen(self._heard)
 
@@ -165,8 +174,11 @@ class Service:
     def _heard(self, change: Change | None) -> None:
         if change is None:
             self._holdings.rebuild(self._view.catalog)
+            self._suspects.rebuild(self._view.catalog)
         elif (name := service_of(change)) is not None:
-            self._holdings.update(name, self._view.catalog.service(name))
+            service = self._view.catalog.service(name)
+            self._holdings.update(name, service)
+            self._suspects.update(name, service)
         self._watchers.heard(change)
 
     def missing(self) -> list[str]:
@@ -288,6 +300,10 @@ class Service:
             "instances": view.catalog.instance_count,
             "revision": str(view.catalog.revision),
             "store": {"breaker": self._gate.state},
+            "guard": {
+                "suspects": self._suspects.count,
+                "services": self._suspects.services[:MAX_GUARDED],
+            },
             "catalog": {
                 "loaded": view.loaded,
                 "current": view.current,
@@ -315,10 +331,16 @@ def build(config: Config, common: Common, read_again: ReadAgain | None = None) -
     """The registrar of these settings, over Redis."""
     canonical = config.zone[0]
     tokens = read_tokens(config.tokens) if config.tokens else None
-    follower = Follower(config.redis, canonical)
+    follower = Follower(config.store, canonical)
     return Service(
         config,
-        RedisStore(config.redis, canonical, known_revision=lambda: follower.known_revision),
+        RedisStore(
+            config.store,
+            canonical,
+            known_revision=lambda: follower.known_revision,
+            guard_hold=config.guard_hold,
+            wait_replicas=config.wait_replicas,
+        ),
         follower,
         follower.run,
         admin=common.admin,

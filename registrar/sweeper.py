@@ -48,7 +48,11 @@ class Sweeper:
         done = await self._gate(self._store.sweep())
         self._swept(done)
         _say("instances evicted, their leases are over", done.evicted, "info")
-        _say("instances suspect, too many leases ended at once", done.suspects, "warning")
+        _say(
+            "instances suspect, too many leases ended; `callboard guard release NAME` ends it",
+            done.suspects,
+            "warning",
+        )
         _say("services forgotten", done.forgotten, "info")
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from registry.address import StoreAddress
 from registry.catalog import Catalog
 from registry.changes import (
     Change,
@@ -32,7 +33,7 @@ from registry.changes import (
 from registry.errors import MalformedEntry, StoreUnavailable
 from registry.keys import Keys, keys_of
 from registry.model import decode_instance
-from registry.redis_client import StoreAddress, answer_to, connect, let_go
+from registry.redis_client import answer_to, connect, let_go
 
 BLOCK_MS = 500
 """How long one XREAD waits: the store's pulse is read at least twice a second."""

@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 
+from registry.address import StoreAddress
 from registry.catalog import Catalog
 from registry.changes import Change
 from registry.feed import Loaded, Lost, Pulse, Skipped, follow
-from registry.redis_client import StoreAddress
 from registry.runtime import logs
 
 MAX_NAMED = 1000

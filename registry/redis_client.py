@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -12,8 +11,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError
 
+from registry.address import StoreAddress, address_of
 from registry.errors import StoreUnavailable
-from registry.runtime.config import HostPort
 from registry.sentinels import Sentinels
 
 CONNECT_TIMEOUT = 1.0
@@ -26,27 +25,6 @@ MAX_CONNECTIONS = 16
 """Of one process: pipelines carry most of the traffic, few connections suffice."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreAddress:
-    """Where the store is.
-
-    *url* is redis://, rediss:// or unix://.  With *sentinels* its host and port are not used:
-    whoever they say is the primary of *master* is, and user, password, database and TLS are as
-    in *url*.  *ca_file* holds the authorities (PEM) that a server's certificate is checked by,
-    where they are not the system's.
-    """
-
-    url: str
-    sentinels: tuple[HostPort, ...] = ()
-    master: str = ""
-    ca_file: str = ""
-
-
-def address_of(store: "str | StoreAddress") -> StoreAddress:
-    """A plain URL is an address too."""
-    return StoreAddress(store) if isinstance(store, str) else store
 
 
 def connect(store: str | StoreAddress, *, connected: Callable[[], None] = lambda: None) -> Redis:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError, ReadOnlyError
 
 from registry import lease
+from registry.address import StoreAddress
 from registry.changes import Snapshot
 from registry.errors import (
     LeaseNotFound,
@@ -23,7 +24,7 @@ from registry.feed import read_all
 from registry.keys import MAX_STREAM, keys_of
 from registry.leases import Granted, Renewal, RenewalResult, Renewed, Sweep
 from registry.model import FORMAT, Instance, Registration, decode_instance
-from registry.redis_client import StoreAddress, asking, connect, let_go
+from registry.redis_client import asking, connect, let_go
 
 _CONSTANTS = {
     "MAX_STREAM": MAX_STREAM,

@@ -25,7 +25,7 @@ ANY_PORT = HostPort("127.0.0.1", 0)
 
 VERBS = frozenset(
     "register renew deregister deregister_service set_state set_answers set_found sweep"
-    " lease_times snapshot begin_epoch claim ping".split()
+    " lease_times snapshot begin_epoch release_guard claim ping".split()
 )
 
 

@@ -256,3 +256,22 @@ def test_ctrl_c_is_130() -> None:
             asked.close()
 
     assert (process.returncode, out, err.strip()) == (130, b"", b"")
+
+
+def test_guard_release_says_how_many_went(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    released = {"message": "Guard released", "service_name": "pair", "evicted": 2, "revision": "9"}
+    desk.answers["POST", "/v1/guard/pair/release"] = Laid(200, released)
+
+    assert cli.run(["guard", "release", "pair"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["pair", "2"]
+    assert cli.run(["guard", "release", "pair", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == released
+
+
+def test_guard_release_of_an_unknown_service_names_near_ones(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.answers["POST", "/v1/guard/pairs/release"] = Laid(404, problem(404, "no such lease"))
+
+    assert cli.run(["guard", "release", "pairs"]) == 3
+    assert "did you mean pair?" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from registrar.beats import Heartbeats
 from registrar.consul_reads import ConsulReads
 from registrar.lists import Lists
 from registrar.registrations import Rules, parse_registration
+from registrar.releasing import Releasing
 from registrar.routes import Handlers, api_routes
 from registrar.writes import Writes
 from registry.errors import InvalidInstance
@@ -34,7 +35,9 @@ def test_it_is_a_valid_openapi_document() -> None:
 
 
 def test_every_route_is_described_and_nothing_else() -> None:
-    nobody = Handlers(*(cls.__new__(cls) for cls in (Writes, Heartbeats, Lists, ConsulReads)))
+    nobody = Handlers(
+        *(cls.__new__(cls) for cls in (Writes, Releasing, Heartbeats, Lists, ConsulReads))
+    )
     routes = {(r.method.lower(), r.prefixes[0] + r.path) for r in api_routes(nobody)}
     described = {
         (m, path) for path, item in DOCUMENT["paths"].items() for m in item if m != "servers"
