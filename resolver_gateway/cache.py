@@ -1,17 +1,19 @@
-"""What is known of each service, and whether it still holds: Fresh, Stale, Absent or Miss.
+"""What is known of each name, and whether it still holds: Fresh, Stale, Absent or Miss.
 
 A record's TTL decides, and nothing else makes an answer old.  Past it the old answer is only for
 when nobody answers a new question, and no longer than the stale bound.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from resolver_gateway import naming
 from resolver_gateway.srv import Absent as AbsentAnswer
 from resolver_gateway.srv import Resolution
 
 CAPACITY: Final = 4096
-"""Services with instances that are kept; beyond it the one that expires soonest goes."""
+"""Names with instances that are kept; beyond it the one that expires soonest goes."""
 
 NEGATIVE_CAPACITY: Final = 4096
 """Names without instances that are kept, apart from the others: asking for names that do not
@@ -20,8 +22,12 @@ exist must not push out those that do."""
 REFRESH_AT: Final = 0.8
 """Of the TTL: then a request for it makes the resolver ask again, ahead of its end."""
 
-RETRY_STALE: Final = 1.0
-"""Seconds between two questions about a name that nobody answers."""
+RETRY_STALE: Final = 0.5
+"""Seconds from one question about a name that nobody answered to the next."""
+
+RENEW_PAUSE: Final = 1.0
+"""Seconds between two questions about a name within its TTL, because none of its instances takes
+a connection any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,16 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Past its TTL by *age* seconds and within the bound; *ask* says to ask again and wait."""
+    """Past its TTL by *age* seconds and within the bound.
+
+    *ask* says that it is time to ask again, *wait* that the answer is worth waiting for: nobody
+    has failed to give one since this one came.
+    """
 
     resolution: Resolution
     age: float
     ask: bool
+    wait: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +70,31 @@ Lookup = Fresh | Stale | Absent | Miss
 MISS: Final = Miss()
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the status page shows of a name."""
+
+    resolution: Resolution
+    age: float
+    """Seconds since it was answered."""
+    left: float
+    """Seconds of its TTL that are left; negative: stale."""
+
+
 @dataclass(slots=True)
 class _Entry:
     fresh: Fresh
     refreshing: Fresh
+    stored_at: float
     refresh_at: float
     expires_at: float
     retry_at: float = 0.0
+    """When to ask again after nobody answered; 0: somebody did."""
+    renewed_at: float = 0.0
 
 
 class SrvCache:
-    """Answers by service, bounded; its owner is the resolver."""
+    """Answers by name, bounded; its owner is the resolver."""
 
     def __init__(
         self,
@@ -97,7 +122,8 @@ class SrvCache:
                 return entry.fresh if now < entry.refresh_at else entry.refreshing
             age = now - entry.expires_at
             if age <= self._stale_bound:
-                return Stale(entry.fresh.resolution, age, now >= entry.retry_at)
+                ask = now >= entry.retry_at
+                return Stale(entry.fresh.resolution, age, ask, wait=not entry.retry_at)
             del self._entries[name]
         absent = self._absent.get(name)
         if absent is not None:
@@ -119,11 +145,19 @@ class SrvCache:
             self._store_absent(name, answer, now)
             return
         self._absent.pop(name, None)
-        if name not in self._entries and len(self._entries) >= self.capacity:
+        before = self._entries.get(name)
+        if before is not None:
+            answer = answer.like(before.fresh.resolution)
+        elif len(self._entries) >= self.capacity:
             del self._entries[min(self._entries, key=lambda n: self._entries[n].expires_at)]
         share = REFRESH_AT + (1.0 - REFRESH_AT) / 2 * jitter
         self._entries[name] = _Entry(
-            Fresh(answer), Fresh(answer, True), now + answer.ttl * share, now + answer.ttl
+            Fresh(answer),
+            Fresh(answer, True),
+            now,
+            now + answer.ttl * share,
+            now + answer.ttl,
+            renewed_at=0.0 if before is None else before.renewed_at,
         )
 
     def _store_absent(self, name: str, answer: AbsentAnswer, now: float) -> None:
@@ -135,16 +169,47 @@ class SrvCache:
         self._absent[name] = (answer.exists, now + answer.ttl)
 
     def unanswered(self, name: str, now: float) -> None:
-        """Nobody answered for *name*: its stale answer is used without waiting for a while."""
+        """Nobody answered for *name*: its old answer is used without waiting from now on."""
         if (entry := self._entries.get(name)) is not None:
             entry.retry_at = now + RETRY_STALE
             # Within the TTL too, or every request past 80 % of it would ask.
             entry.refresh_at = max(entry.refresh_at, now + RETRY_STALE)
 
+    def answers_again(self) -> None:
+        """DNS answers after it did not: every name that went unanswered is asked for anew."""
+        for entry in self._entries.values():
+            if entry.retry_at:
+                entry.retry_at = entry.refresh_at = 1e-9
+
+    def may_renew(self, name: str, now: float) -> bool:
+        """Whether to ask for *name* within its TTL; it is noted that this is done."""
+        entry = self._entries.get(name)
+        if entry is None or now < max(entry.stored_at, entry.renewed_at) + RENEW_PAUSE:
+            return False
+        entry.renewed_at = now
+        return True
+
     def known(self, name: str) -> Resolution | None:
         """The last resolution of *name*, however old within the bound; None when there is none."""
         entry = self._entries.get(name)
         return None if entry is None else entry.fresh.resolution
+
+    def status(self, name: str, now: float) -> Status | None:
+        """Resolution and age of *name*; None when it has none."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return None
+        return Status(entry.fresh.resolution, now - entry.stored_at, entry.expires_at - now)
+
+    def names_of(self, services: Iterable[str]) -> list[str]:
+        """The names that are kept, with or without instances, about one of *services*."""
+        wanted = frozenset(services)
+        kept = (*self._entries, *self._absent)
+        return [name for name in kept if naming.service_in(name) in wanted]
+
+    def names(self) -> list[str]:
+        """The names with instances that are kept."""
+        return list(self._entries)
 
     def forget_old(self, now: float) -> list[str]:
         """Drop what is past its bound, so that names no longer asked for go too; their names."""
@@ -156,5 +221,5 @@ class SrvCache:
         return old
 
     def services(self, now: float) -> dict[str, float]:
-        """Every service that is kept, with the seconds left of its TTL (negative: stale)."""
+        """Every name that is kept, with the seconds left of its TTL (negative: stale)."""
         return {name: entry.expires_at - now for name, entry in self._entries.items()}

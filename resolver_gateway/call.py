@@ -15,7 +15,10 @@ from resolver_gateway.retry import IDEMPOTENT, Failure
 if TYPE_CHECKING:
     from resolver_gateway.balancer import Upstream
     from resolver_gateway.downstream import Downstream
-    from resolver_gateway.handler import Handler, ServiceState
+    from resolver_gateway.gate import Gate
+    from resolver_gateway.handler import Handler
+    from resolver_gateway.retry import Standing
+    from resolver_gateway.routing import Named
     from resolver_gateway.srv import Resolution
     from resolver_gateway.upstream import UpstreamConnection
 
@@ -33,13 +36,26 @@ class Call:
     """A request of *client*; the handler decides, the call carries out and keeps the record."""
 
     # Where most calls begin; class attributes, so that a call that stays there pays nothing.
-    service = ""
+    named: "Named | None" = None
+    """The service it is for, with its rule; None for pages and refusals of our own."""
     target = b""
-    prefix = b""
     how = ""
     """How its service was resolved: `hit`, `stale`, `miss`, `fallback`."""
     resolution: "Resolution | None" = None
-    state: "ServiceState | None" = None
+    standing: "Standing | None" = None
+    """The breaker and budget of the name that was resolved."""
+    left: "tuple[tuple[Named, int], ...]" = ()
+    """Versions that may still be drawn, where several share the requests."""
+    gate: "Gate[Call] | None" = None
+    """Where it counts as under way, or waits, when its service has a limit."""
+    loads = ""
+    """The key of the upstream that it counts for, where requests under way are counted."""
+    patience = 0.0
+    """Seconds an upstream has for the beginning of its answer; 0: as long as for any silence."""
+    sent_at = 0.0
+    """When the last attempt went out; kept only for `Server-Timing`."""
+    spent: "dict[str, float] | None" = None
+    """Seconds that went by before an upstream had it, by what for."""
     upstream: "Upstream | None" = None
     connection: "UpstreamConnection | None" = None
     """Whose answer it waits for; None before, and once that is whole."""
@@ -74,7 +90,13 @@ class Call:
 
     def __repr__(self) -> str:
         state = "answering" if self.answering else "waiting"
-        return f"<Call {self.service or '-'} {state}, {self.attempts} attempts>"
+        return f"<Call {self.named or '-'} {state}, {self.attempts} attempts>"
+
+    def spend(self, what: str, seconds: float) -> None:
+        """*seconds* went by for *what* before an upstream had it: `queue`, `dns`, `connect`."""
+        if self.spent is None:
+            self.spent = {}
+        self.spent[what] = self.spent.get(what, 0.0) + seconds
 
     # --- the request, from client to upstream
 
@@ -190,8 +212,10 @@ class Call:
             and self.client.may_keep()
         )
         if self._keep and framed and request.minor:
-            return response.framed
-        return headers.response_head(response, request, keep=self._keep, chunk=self._chunk)
+            head = response.framed
+        else:
+            head = headers.response_head(response, request, keep=self._keep, chunk=self._chunk)
+        return self._handler.timed(self, head) if self._handler.server_timing else head
 
     def probe(self) -> None:
         """Send what a client that is there takes for nothing, and one that left resets.

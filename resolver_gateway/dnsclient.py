@@ -15,13 +15,17 @@ from typing import Final, TypeVar
 
 from registry import names
 from registry.runtime.config import HostPort
-from resolver_gateway import srv
+from resolver_gateway import naming, srv
 from resolver_gateway.balancer import Upstream
 from resolver_gateway.srv import Absent, Answer, Failed, Incomplete, NotOurs, Question, Truncated
 
 ROUNDS: Final = (0.3, 0.6, 1.2)
 """Seconds that each server has, round by round: the first suits a server nearby, the last one
 that a lost packet has kept."""
+
+QUICK_ROUND: Final = (0.3,)
+"""The one round for a name that nobody answered a moment ago: it is soon asked for again, and a
+server that is back must not wait behind a long one."""
 
 REFUSED_PAUSE: Final = 0.1
 """Seconds before the next round when every server refuses: one that restarts is back by then."""
@@ -60,18 +64,41 @@ class DnsClient:
     def servers(self) -> tuple[HostPort, ...]:
         return self._servers
 
-    async def query_srv(self, service: str) -> Answer:
-        """Where *service* is; Failed when no server told.  Never Incomplete."""
-        name = srv.srv_name(service, self._zone)
+    @property
+    def first(self) -> HostPort:
+        """The one that answered last, which is asked first."""
+        return self._servers[self._first]
+
+    def use_servers(self, servers: Sequence[HostPort]) -> None:
+        """Ask these from now on."""
+        if tuple(servers) != self._servers:
+            self._servers = tuple(servers)
+            self._first = 0
+
+    async def query_srv(
+        self, name: str, *, quick: bool = False, another: bool = False, tls_name: str = ""
+    ) -> Answer:
+        """Where *name* is (a service, or some instances of one); Failed when no server told.
+
+        Never Incomplete.  *quick* asks each server once; *another* begins with the next one, for a
+        second opinion; *tls_name* is what the upstreams' certificates must say.
+        """
+        service = naming.service_in(name)
 
         def read(packet: bytes, asked: Question, query_id: int) -> srv.Reply:
-            return srv.parse_srv_response(packet, asked, query_id, service, self._zone)
+            return srv.parse_srv_response(packet, asked, query_id, service, self._zone, tls_name)
 
-        answer: Answer = await self._ask(name, srv.SRV, read)
+        rounds = QUICK_ROUND if quick else ROUNDS
+        owner = srv.srv_name(name, self._zone)
+        answer: Answer = await self._ask(owner, srv.SRV, read, rounds, skip=int(another))
         if isinstance(answer, Incomplete):
             found = await self._look_up(answer.targets[:MAX_LOOKED_UP])
-            return srv.complete(answer, service, found)
+            return srv.complete(answer, service, found, tls_name)
         return answer
+
+    async def query_serial(self) -> int | Failed:
+        """The serial of the zone as the first server has it."""
+        return await self._ask(self._zone, srv.SOA, srv.parse_serial_response, QUICK_ROUND)
 
     async def knock(self) -> bool:
         """Whether some server answers at all (any rcode): asked until one does."""
@@ -115,26 +142,37 @@ class DnsClient:
         name: str,
         qtype: int,
         read: Callable[[bytes, Question, int], T | Failed | Truncated | NotOurs],
+        rounds: Sequence[float] = ROUNDS,
+        skip: int = 0,
     ) -> T | Failed:
-        """What the first server says that says something; Failed when none does in its time."""
+        """What the first server says that says something; Failed when none does in its time.
+
+        The first is the one that answered last, or the one *skip* places after it.
+        """
         failed: Failed | None = None
-        for timeout in ROUNDS:
+        for number, timeout in enumerate(rounds, start=1):
             refused = 0
-            for turn in range(len(self._servers)):
-                index = (self._first + turn) % len(self._servers)
-                answer = await self._ask_one(self._servers[index], timeout, name, qtype, read)
+            servers, first = self._servers, self._first + skip
+            for turn in range(len(servers)):
+                server = servers[(first + turn) % len(servers)]
+                answer = await self._ask_one(server, timeout, name, qtype, read)
                 if isinstance(answer, OSError):
                     refused += 1
                 elif isinstance(answer, Failed):
                     failed = answer
                 elif answer is not None:
-                    self._first = index
+                    self._prefer(server)
                     return answer
             if failed is not None:
                 return failed
-            if refused == len(self._servers):
+            if refused == len(servers) and number < len(rounds):
                 await asyncio.sleep(REFUSED_PAUSE)
         return Failed("no server answers")
+
+    def _prefer(self, server: HostPort) -> None:
+        """Begin with *server* next time, if it is still one of ours."""
+        if server in self._servers:
+            self._first = self._servers.index(server)
 
     async def _ask_one(
         self,
@@ -145,9 +183,25 @@ class DnsClient:
         read: Callable[[bytes, Question, int], T | Failed | Truncated | NotOurs],
     ) -> T | Failed | OSError | None:
         """One query to one server; None when it did not answer in time, OSError when it cannot."""
+        answer = await self._exchange(server, timeout, name, qtype, read, edns=True)
+        if answer == Failed("FORMERR"):
+            # RFC 6891, section 7: that is what a server says that knows no EDNS.
+            answer = await self._exchange(server, timeout, name, qtype, read, edns=False)
+        return answer
+
+    async def _exchange(
+        self,
+        server: HostPort,
+        timeout: float,
+        name: str,
+        qtype: int,
+        read: Callable[[bytes, Question, int], T | Failed | Truncated | NotOurs],
+        *,
+        edns: bool,
+    ) -> T | Failed | OSError | None:
         asked = srv.question(name, qtype, secrets.randbits(256))
         query_id = secrets.randbits(16)
-        packet = srv.query(asked, query_id)
+        packet = srv.query(asked, query_id, edns=edns)
 
         def understand(reply: bytes) -> T | Failed | Truncated | NotOurs:
             return read(reply, asked, query_id)

@@ -196,6 +196,8 @@ class Downstream(asyncio.Protocol):
         self._quiet = False
         self._eof_at = self._handler.clock()
         waits_for_answers = self._outflow is not None and not self._lingering
+        if self.transport.get_extra_info("sslcontext") is not None:
+            return False  # TLS ends both ways at once; asyncio says so in a warning each time
         if self._body is None and (self.call is not None or waits_for_answers):
             return True
         self._watch_the_end()

@@ -34,7 +34,12 @@ BUCKETS: Final = (
 """Seconds; both sides of what a hop costs, of what people notice, and of the time-outs."""
 
 SUMMED_GAUGES: Final = frozenset(
-    {"gateway_connections", "gateway_upstream_connections", "gateway_idle_upstream_connections"}
+    {
+        "gateway_connections",
+        "gateway_upstream_connections",
+        "gateway_idle_upstream_connections",
+        "gateway_queued_requests",
+    }
 )
 """Gauges that add up over workers; of the others the greatest tells more."""
 
@@ -53,7 +58,9 @@ class Counts:
         self.failures: Counter[str] = Counter()
         self.refused_connections: Counter[str] = Counter()
         self.retries = 0
+        self.retries_denied = 0
         self.ejections = 0
+        self.probes = 0
         self.breaker_opens = 0
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
@@ -129,7 +136,13 @@ class GatewayCollector(Collector):
             yield family
         for name, help, total in (
             ("gateway_retries_total", "Attempts at another upstream.", counts.retries),
+            (
+                "gateway_retries_denied_total",
+                "Attempts that the retry budget did not allow.",
+                counts.retries_denied,
+            ),
             ("gateway_ejections_total", "Instances left out for failing.", counts.ejections),
+            ("gateway_probes_total", "Requests that decided about an instance.", counts.probes),
             ("gateway_breaker_opens_total", "Openings of a breaker.", counts.breaker_opens),
         ):
             yield CounterMetricFamily(name, help, value=total)
@@ -153,9 +166,12 @@ GAUGES: Final = {
     "gateway_connections": "Client connections that are open.",
     "gateway_upstream_connections": "Upstream connections that are open.",
     "gateway_idle_upstream_connections": "Of them those that wait for a request.",
-    "gateway_services": "Services whose instances are known.",
+    "gateway_queued_requests": "Requests that wait for their turn.",
+    "gateway_services": "Names whose instances are known.",
     "gateway_ejected_instances": "Instances that are left out now.",
     "gateway_open_breakers": "Services whose breaker is open now.",
     "gateway_stale_seconds": "Age past its TTL of the oldest answer that is still used; 0: none.",
+    "gateway_events_following": "Whether the registrar's stream of changes is followed.",
+    "gateway_certificate_expiry_seconds": "When our certificate ends, since 1970; 0: none.",
 }
 """Every gauge with its help; `service.py` gives the values."""

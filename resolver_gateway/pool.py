@@ -11,6 +11,7 @@ from resolver_gateway.addresses import Network
 from resolver_gateway.balancer import Upstream
 from resolver_gateway.response import ResponseParser
 from resolver_gateway.retry import Failure
+from resolver_gateway.tls import upstream_context
 from resolver_gateway.upstream import UpstreamConnection
 
 CONNECT_TIMEOUT: Final = 2.0
@@ -111,7 +112,7 @@ class Pool:
                     ),
                     upstream.address,
                     upstream.port,
-                    ssl=self._tls_context() if upstream.tls_name else None,
+                    ssl=self.tls_context() if upstream.tls_name else None,
                     server_hostname=upstream.tls_name or None,
                 )
         except TimeoutError:
@@ -126,11 +127,15 @@ class Pool:
         """Why nothing may be sent to *upstream*; None when it may."""
         return addresses.problem_of(upstream.address, upstream.port, self.own, self._allowed)
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def tls_context(self) -> ssl.SSLContext:
+        """What the certificates of upstreams are checked by."""
         if self._tls is None:
-            self._tls = ssl.create_default_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
+            self._tls = upstream_context("")
         return self._tls
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Check them by *context* from the next connection on."""
+        self._tls = context
 
     def opened(self, connection: UpstreamConnection) -> None:
         self.connections.add(connection)

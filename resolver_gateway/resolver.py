@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
 from registry.runtime import logs
-from resolver_gateway import fallback, srv
+from resolver_gateway import fallback, naming, srv
 from resolver_gateway.balancer import upstream
 from resolver_gateway.cache import Absent, Fresh, Lookup, SrvCache, Stale
 from resolver_gateway.dnsclient import DnsClient
@@ -41,7 +41,10 @@ class Found(NamedTuple):
 
 
 class Resolver:
-    """Owner of the cache and of every flight; *left* hears which upstreams of a service went."""
+    """Owner of the cache and of every flight; *left* hears which upstreams of a name went.
+
+    *tls_name* says what the certificates of a service's instances must be for; empty: no TLS.
+    """
 
     def __init__(
         self,
@@ -50,12 +53,16 @@ class Resolver:
         clock: Callable[[], float],
         left: Callable[[str, Collection[str]], None],
         environ: Mapping[str, str],
+        tls_name: Callable[[str], str] = lambda service: "",
     ) -> None:
         self._client = client
         self.cache = cache
         self._clock = clock
         self._left = left
         self._environ = environ
+        self._tls_name = tls_name
+        self._again: set[str] = set()
+        """Names whose flight began before a change, so that another one must follow."""
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._fallbacks: dict[str, tuple[Resolution, float]] = {}
         self._discovery = logs.Transition(log)
@@ -63,26 +70,30 @@ class Resolver:
     def __repr__(self) -> str:
         return f"<Resolver {self.cache!r}, {len(self._flights)} in flight>"
 
-    def lookup(self, service: str, now: float) -> Lookup:
+    def lookup(self, name: str, now: float) -> Lookup:
         """What the cache knows; starts to ask when the answer nears its end.  Never waits."""
-        found = self.cache.lookup(service, now)
-        if type(found) is Fresh and found.refresh:
-            self._fly(service)
+        found = self.cache.lookup(name, now)
+        if type(found) is Fresh:
+            if found.refresh:
+                self._fly(name)
+        elif type(found) is Stale and found.ask and not found.wait:
+            self._fly(name, quick=True)
         return found
 
-    async def resolve(self, service: str) -> Found:
-        """The answer for *service*, after at most the wait that is left to it."""
+    async def resolve(self, name: str) -> Found:
+        """The answer for *name*, after at most the wait that is left to it."""
         # 1. Fresh, or Absent: use it.
-        # 2. Stale: ask again; only if that fails, use it within the bound.
+        # 2. Stale: ask again; only if that fails, use it within the bound, from then on without
+        #    waiting, while it is asked for twice a second.
         # 3. Miss: wait for the one flight already asking, or start it.
-        known = self.lookup(service, self._clock())
+        known = self.lookup(name, self._clock())
         if isinstance(known, Fresh):
             return Found(known.resolution, "hit")
         if isinstance(known, Absent):
             return Found(known, "hit")
-        if isinstance(known, Stale) and not known.ask:
+        if isinstance(known, Stale) and not known.wait:
             return Found(known.resolution, "stale")
-        flight = self._fly(service)
+        flight = self._fly(name)
         answer: Answer = Failed("too many names are being asked for")
         if flight is not None:
             wait = STALE_WAIT if isinstance(known, Stale) else MISS_WAIT
@@ -93,45 +104,88 @@ class Resolver:
         if isinstance(answer, srv.Absent):
             return Found(Absent(answer.exists, answer.ttl), "miss")
         if isinstance(known, Stale):
-            self.cache.unanswered(service, self._clock())
+            self.cache.unanswered(name, self._clock())
             return Found(known.resolution, "stale")
         assert isinstance(answer, Failed)
         return Found(answer, "miss")
 
-    def _fly(self, service: str) -> asyncio.Task[Answer] | None:
-        """The flight for *service*, started if there is none; None when there are too many."""
-        flight = self._flights.get(service)
+    async def renew(self, name: str) -> Resolution | None:
+        """Ask for *name* although its answer holds, because none of its instances takes a
+        connection; None when it was asked for just now, or has no other answer."""
+        if not self.cache.may_renew(name, self._clock()):
+            return None
+        flight = self._fly(name)
+        if flight is not None:
+            await asyncio.wait({flight}, timeout=STALE_WAIT)
+        return self.cache.known(name)
+
+    def changed(self, services: Collection[str]) -> None:
+        """These services changed: what is known of them is asked for anew, now."""
+        for name in self.cache.names_of(services):
+            if name in self._flights:
+                self._again.add(name)
+            else:
+                self._fly(name)
+
+    def changed_all(self) -> None:
+        """Anything may have changed."""
+        self.changed({naming.service_in(name) for name in self.cache.names()})
+
+    def _fly(self, name: str, *, quick: bool = False) -> asyncio.Task[Answer] | None:
+        """The flight for *name*, started if there is none; None when there are too many."""
+        flight = self._flights.get(name)
         if flight is None and len(self._flights) < MAX_FLIGHTS:
-            flight = asyncio.get_running_loop().create_task(self._ask(service))
-            self._flights[service] = flight
-            flight.add_done_callback(lambda ended: self._landed(service, ended))
+            flight = asyncio.get_running_loop().create_task(self._ask(name, quick))
+            self._flights[name] = flight
+            flight.add_done_callback(lambda ended: self._landed(name, ended))
         return flight
 
-    def _landed(self, service: str, flight: asyncio.Task[Answer]) -> None:
+    def _landed(self, name: str, flight: asyncio.Task[Answer]) -> None:
         """Nobody may be waiting for a flight that was started ahead: a bug in it is said here."""
-        del self._flights[service]
-        if not flight.cancelled() and (error := flight.exception()) is not None:
-            log.error("look-up failed", service=service, error=repr(error))
+        del self._flights[name]
+        if flight.cancelled():
+            return
+        if (error := flight.exception()) is not None:
+            log.error("look-up failed", name=name, error=repr(error))
+        if name in self._again:
+            self._again.discard(name)
+            self._fly(name)
 
-    async def _ask(self, service: str) -> Answer:
-        before = self.cache.known(service)
-        answer = await self._client.query_srv(service)
+    async def _ask(self, name: str, quick: bool) -> Answer:
+        before = self.cache.known(name)
+        tls_name = self._tls_name(naming.service_in(name))
+        answer = await self._client.query_srv(name, quick=quick, tls_name=tls_name)
         if isinstance(answer, srv.Absent) and before is not None:
-            # An empty answer for what had instances is asked for once more: it is what one
-            # broken server looks like, and the most harmful thing to believe.
-            answer = await self._client.query_srv(service)
+            # An empty answer for what had instances is asked for once more, of another server
+            # where there is one: it is what one broken server looks like, and the most harmful
+            # thing to believe.
+            answer = await self._client.query_srv(name, another=True, tls_name=tls_name)
         now = self._clock()
         if isinstance(answer, Failed):
-            self.cache.unanswered(service, now)
+            self.cache.unanswered(name, now)
             self._discovery.enter("lost", "discovery lost", level="warning", error=answer.reason)
             return answer
         assert not isinstance(answer, srv.Incomplete)
-        self._discovery.enter("answering", "discovery answers", cache=repr(self.cache))
-        self.cache.store(service, answer, now, random.random())
+        if self._discovery.enter("answering", "discovery answers", cache=repr(self.cache)):
+            self.cache.answers_again()
+        self.cache.store(name, answer, now, random.random())
         kept = {u.key for u in answer.upstreams} if isinstance(answer, Resolution) else set()
         if before is not None and (gone := {u.key for u in before.upstreams} - kept):
-            self._left(service, gone)
+            self._gone(name, gone)
         return answer
+
+    def _gone(self, name: str, keys: set[str]) -> None:
+        """These are not listed under *name* any more; they left unless another name has them."""
+        for other in self.cache.names_of([naming.service_in(name)]):
+            if other != name and (resolution := self.cache.known(other)) is not None:
+                keys -= {u.key for u in resolution.upstreams}
+        if keys:
+            self._left(name, keys)
+
+    @property
+    def discovery(self) -> str:
+        """`answering`, `lost`, or nothing when nobody was asked yet."""
+        return self._discovery.state
 
     async def fall_back(self, service: str) -> Resolution | None:
         """Where the environment says *service* is; None when it does not, or not to be found."""
@@ -169,14 +223,15 @@ class Resolver:
 
     def tick(self, now: float) -> None:
         """Forget what is too old; called now and then."""
-        resolutions = {name: self.cache.known(name) for name in self.cache.services(now)}
+        resolutions = {name: self.cache.known(name) for name in self.cache.names()}
         for name in self.cache.forget_old(now):
             resolution = resolutions[name]
             if resolution is not None:
-                self._left(name, {u.key for u in resolution.upstreams})
+                self._gone(name, {u.key for u in resolution.upstreams})
 
     async def close(self) -> None:
         """End every flight."""
+        self._again.clear()
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()

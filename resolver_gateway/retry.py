@@ -1,6 +1,6 @@
 """When another instance may be tried, and when a service is left alone for a while."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -40,15 +40,21 @@ class Failure(Enum):
 NEVER_LEFT: Final = frozenset({Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.FORBIDDEN})
 
 
-def may_retry(failure: Failure, method: bytes, *, answering: bool, replayable: bool) -> bool:
+def may_retry(
+    failure: Failure, method: bytes, *, answering: bool, replayable: bool, try_timeout: float = 0.0
+) -> bool:
     """Whether another attempt is safe: nothing was sent to the client (*answering*), and the
-    request never left, or doing it twice is doing it once and its body is still at hand."""
+    request never left, or doing it twice is doing it once and its body is still at hand.
+
+    After a time-out only where a *try_timeout* is set: else the client has waited long enough,
+    and the service may be overloaded.
+    """
     if answering:
         return False
     if failure in NEVER_LEFT:
         return True
-    if failure is Failure.TIMEOUT:
-        return False  # the client has waited long enough, and the service may be overloaded
+    if failure is Failure.TIMEOUT and not try_timeout:
+        return False
     return method in IDEMPOTENT and replayable
 
 
@@ -110,6 +116,12 @@ class Breaker:
     def is_open(self, now: float) -> bool:
         return self.opened_at is not None and now < self.opened_at + BREAKER_SECONDS
 
+    def state(self, now: float) -> str:
+        """`closed`, `open`, or `half-open` when one request may try."""
+        if self.opened_at is None:
+            return "closed"
+        return "open" if self.is_open(now) else "half-open"
+
     def retry_after(self, now: float) -> float:
         """Seconds until it is worth asking again."""
         return 0.0 if self.opened_at is None else max(0.0, self.opened_at + BREAKER_SECONDS - now)
@@ -132,3 +144,38 @@ class Breaker:
         self.opened_at = now
         self.probing_until = 0.0
         return True
+
+
+@dataclass(slots=True)
+class Standing:
+    """What is remembered between requests of a name, beside its instances."""
+
+    breaker: Breaker = field(default_factory=Breaker)
+    budget: RetryBudget = field(default_factory=RetryBudget)
+
+
+MAX_STANDINGS: Final = 4096
+"""Names with a breaker and a budget, as many as the cache keeps; all are forgotten when there are
+more."""
+
+
+class Standings:
+    """The standing of every name that was asked for."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Standing] = {}
+
+    def __repr__(self) -> str:
+        return f"<Standings of {len(self.by_name)} names>"
+
+    def of(self, name: str) -> Standing:
+        """That of *name*, a new one when there is none."""
+        standing = self.by_name.get(name)
+        if standing is None:
+            if len(self.by_name) >= MAX_STANDINGS:
+                self.by_name.clear()
+            standing = self.by_name[name] = Standing()
+        return standing
+
+    def open_breakers(self, now: float) -> int:
+        return sum(1 for standing in self.by_name.values() if standing.breaker.is_open(now))

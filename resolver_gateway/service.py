@@ -6,164 +6,21 @@ each with its own socket on the same port (SO_REUSEPORT).
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import resource
 import socket
 import sys
-import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
 
-from registry.runtime import admin, logs, metrics, supervisor
+from registry.runtime import admin, config, logs, metrics, supervisor
 from registry.runtime.config import Common, HostPort
 from registry.runtime.lifecycle import binding_error
-from resolver_gateway.cache import SrvCache
-from resolver_gateway.config import Config
-from resolver_gateway.dnsclient import DnsClient
-from resolver_gateway.downstream import Downstream
-from resolver_gateway.fallback import Policy
-from resolver_gateway.handler import Handler, Limits
-from resolver_gateway.metrics import SUMMED_GAUGES, Counts, GatewayCollector
-from resolver_gateway.outlier import OutlierDetector
-from resolver_gateway.pages import Pages
-from resolver_gateway.pool import Pool
-from resolver_gateway.resolver import Resolver
-
-TICK: Final = 0.25
-"""Seconds between two looks at the deadlines: they are kept to that much."""
-
-HOUSEKEEPING: Final = 40
-"""Ticks between two rounds of forgetting."""
-
-DRAIN_SECONDS: Final = 6.0
-"""Seconds that requests under way have at a stop; within what the life cycle gives in all."""
-
-KNOCK_PAUSE: Final = 0.5
-"""Seconds between two knocks while no DNS server has answered yet."""
-
-BACKLOG: Final = 4096
+from resolver_gateway.config import ADMIN, Config, problems
+from resolver_gateway.metrics import SUMMED_GAUGES
+from resolver_gateway.worker import BACKLOG, Worker
 
 log = logs.get("gateway")
-
-
-class Worker:
-    """One process's share: a listening socket and everything behind it."""
-
-    def __init__(self, settings: Config, sock: socket.socket, environ: Mapping[str, str]) -> None:
-        clock = time.monotonic
-        self._sock = sock
-        self._counts = Counts()
-        self._client = DnsClient(settings.dns, settings.zone, clock)
-        self._outliers = OutlierDetector()
-        self._pool = Pool(clock, settings.upstream_timeout, settings.allow_upstreams)
-        self._pool.own = (sock.getsockname()[:2],)
-        self._resolver = Resolver(
-            self._client, SrvCache(settings.stale_bound), clock, self._left, environ
-        )
-        self.handler = Handler(
-            self._resolver,
-            self._pool,
-            self._outliers,
-            self._counts,
-            clock,
-            limits=Limits(
-                head_timeout=settings.head_timeout,
-                body_timeout=settings.body_timeout,
-                idle_timeout=settings.idle_timeout,
-                tunnel_timeout=settings.tunnel_timeout,
-                min_body_rate=settings.min_body_rate,
-                connections=-(-settings.max_connections // settings.workers),
-                connections_per_client=settings.max_connections_per_client,
-            ),
-            pseudonym=pseudonym(settings),
-            policy=Policy(settings.fallback),
-            trusted=settings.trusted_proxies,
-            access_log=settings.access_log,
-        )
-        self._pages = Pages(self.handler, self._client)
-        self._settings = settings
-        self._server: asyncio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self.registry = metrics.registry_for("gateway")
-        self.registry.register(GatewayCollector(self._counts, self._client.outcomes, self._gauges))
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.handler!r}>"
-
-    def _left(self, service: str, keys: Collection[str]) -> None:
-        self.handler.upstreams_left(service, keys)
-
-    async def start(self) -> None:
-        """Serve, and begin to knock at the DNS servers."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Downstream(self.handler), sock=self._sock, backlog=BACKLOG
-        )
-        self._tasks = [loop.create_task(self._keep_time()), loop.create_task(self._knock())]
-
-    def missing(self) -> list[str]:
-        """What keeps it from being ready."""
-        if self.handler.draining:
-            return ["draining"]
-        if not self._client.answered_once:
-            servers = ", ".join(map(str, self._client.servers))
-            return [f"dns: none of {servers} has answered yet"]
-        return []
-
-    async def _keep_time(self) -> None:
-        """The one timer: deadlines a few times a second, forgetting now and then."""
-        ticks = 0
-        while True:
-            await asyncio.sleep(TICK)
-            now = self.handler.clock()
-            self.handler.tick(now)
-            ticks += 1
-            if ticks % HOUSEKEEPING == 0:
-                self._resolver.tick(now)
-                self._pages.tick(now)
-
-    async def _knock(self) -> None:
-        waiting = logs.Transition(log)
-        while not self._client.answered_once and not await self._client.knock():
-            servers = ", ".join(map(str, self._client.servers))
-            waiting.enter("waiting", "waiting for a DNS server", level="warning", dns=servers)
-            await asyncio.sleep(KNOCK_PAUSE)
-        log.info("discovery answers", dns=", ".join(map(str, self._client.servers)))
-
-    def _gauges(self) -> dict[str, float]:
-        now = self.handler.clock()
-        left = self._resolver.cache.services(now)
-        return {
-            "gateway_connections": len(self.handler.clients),
-            "gateway_upstream_connections": len(self._pool.connections),
-            "gateway_idle_upstream_connections": self._pool.idle_count,
-            "gateway_services": len(left),
-            "gateway_ejected_instances": self._outliers.ejected_count,
-            "gateway_open_breakers": sum(
-                1 for state in self.handler.states.values() if state.breaker.is_open(now)
-            ),
-            "gateway_stale_seconds": max(0.0, -min(left.values(), default=0.0)),
-        }
-
-    async def drain(self) -> None:
-        """Accept no more, and let what is under way end within its time."""
-        if self._server is not None:
-            self._server.close()
-        self.handler.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self.handler.quiet.wait()
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.handler.close()
-        await self._resolver.close()
-        if self._server is not None:
-            self._server.close()
 
 
 class Gateway:
@@ -206,7 +63,7 @@ class Gateway:
             return
         self._sockets = bind(self._settings.listen, self._settings.workers)
         if self._settings.workers == 1:
-            self._worker = Worker(self._settings, self._sockets[0], self._environ)
+            self._worker = self._new_worker(self._sockets[0])
             await self._worker.start()
         else:
             self._supervisor = supervisor.Supervisor(
@@ -220,11 +77,15 @@ class Gateway:
         await self._admin.start()
         log.info("listening", address=str(self.address), workers=self._settings.workers)
         if self._settings.address_file:
-            write_addresses(self._settings.address_file, self.address, self._admin.address)
+            scheme = "https" if self._settings.tls_cert else "http"
+            write_addresses(self._settings.address_file, scheme, self.address, self._admin.address)
+
+    def _new_worker(self, sock: socket.socket) -> Worker:
+        return Worker(self._settings, sock, self._environ, self._read_again)
 
     async def _start_worker(self, link: supervisor.WorkerLink) -> None:
         self._sockets = link.sockets
-        self._worker = Worker(self._settings, link.sockets[0], self._environ)
+        self._worker = self._new_worker(link.sockets[0])
         await self._worker.start()
         self._serving = asyncio.get_running_loop().create_task(
             link.serve(self._worker.missing, self._worker.registry)
@@ -264,15 +125,16 @@ class Gateway:
             sock.close()
 
     def reload(self) -> None:
-        """Nothing is read again yet but by workers, who are told."""
+        """Read routes, certificates, token and log level again, in every worker."""
         if self._supervisor is not None:
             self._supervisor.reload()
+        if self._worker is not None:
+            self._worker.reload()
 
-
-def pseudonym(settings: Config) -> str:
-    """Our name in `Via`: the same for all workers and at every start, another elsewhere."""
-    place = f"{socket.gethostname()} {settings.listen} {settings.zone}"
-    return "callboard-" + hashlib.blake2s(place.encode(), digest_size=6).hexdigest()
+    def _read_again(self) -> tuple[Config, Common]:
+        return config.load(
+            Config, "gateway", self._argv, self._environ, admin=ADMIN, problems=problems
+        )
 
 
 def bind(address: HostPort, workers: int) -> list[socket.socket]:
@@ -322,10 +184,12 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def write_addresses(path: str, address: HostPort, admin_address: HostPort | None) -> None:
+def write_addresses(
+    path: str, scheme: str, address: HostPort, admin_address: HostPort | None
+) -> None:
     """Say where we listen, at one stroke: whoever reads the file reads all of it."""
     document = {
-        "gateway": f"http://{address}",
+        "gateway": f"{scheme}://{address}",
         "admin": None if admin_address is None else f"http://{admin_address}",
     }
     with open(f"{path}.new", "w", encoding="utf-8") as file:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from registry import names
 from resolver_gateway.balancer import Ballot, Upstream, upstream
 
 A, NS, CNAME, SOA, TXT, AAAA, SRV = 1, 2, 5, 6, 16, 28, 33
@@ -49,6 +48,13 @@ class Resolution:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ballot", Ballot(self.upstreams))
+
+    def like(self, before: "Resolution") -> "Resolution":
+        """This one, with the ballot of *before* where it has the same upstreams: whose turn it is
+        goes on."""
+        if before.upstreams == self.upstreams:
+            object.__setattr__(self, "ballot", before.ballot)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +142,15 @@ def question(name: str, qtype: int, case: int) -> Question:
     return Question(name.lower(), qtype, wire + b"\0" + struct.pack("!HH", qtype, IN))
 
 
-def query(asked: Question, query_id: int) -> bytes:
+def query(asked: Question, query_id: int, *, edns: bool = True) -> bytes:
     """The packet that asks it: RD set (a resolver may stand between), EDNS of 1232 octets."""
-    header = struct.pack("!HHHHHH", query_id, 0x0100, 1, 0, 0, 1)
-    return header + asked.wire + struct.pack("!BHHIH", 0, 41, EDNS_SIZE, 0, 0)
+    header = struct.pack("!HHHHHH", query_id, 0x0100, 1, 0, 0, edns)
+    option = struct.pack("!BHHIH", 0, 41, EDNS_SIZE, 0, 0) if edns else b""
+    return header + asked.wire + option
 
 
 def parse_srv_response(
-    packet: bytes, asked: Question, query_id: int, service: str, zone: str
+    packet: bytes, asked: Question, query_id: int, service: str, zone: str, tls_name: str = ""
 ) -> Reply:
     """What *packet* says to the SRV question *asked* about *service*.  Total."""
     message = _read_message(packet, asked, query_id)
@@ -170,13 +177,19 @@ def parse_srv_response(
     ttl = min([ttl, *(r.ttl for r in glue)])
     missing = tuple(sorted(targets - addresses.keys()))
     incomplete = Incomplete(tuple(found), addresses, missing, ttl)
-    return incomplete if missing else complete(incomplete, service, {})
+    return incomplete if missing else complete(incomplete, service, {}, tls_name)
 
 
 def complete(
-    found: Incomplete, service: str, looked_up: Mapping[str, tuple[tuple[str, ...], float]]
+    found: Incomplete,
+    service: str,
+    looked_up: Mapping[str, tuple[tuple[str, ...], float]],
+    tls_name: str = "",
 ) -> Resolution | Failed:
-    """The resolution, with what was looked up for the missing targets: addresses and TTL each."""
+    """The resolution, with what was looked up for the missing targets: addresses and TTL each.
+
+    Its upstreams have an order of their own: servers turn theirs, which says nothing.
+    """
     upstreams: list[Upstream] = []
     ttl = found.ttl
     for record in found.records:
@@ -195,11 +208,12 @@ def complete(
                 record.port,
                 record.priority,
                 record.weight,
+                tls_name,
             )
         )
     if not upstreams:
         return Failed("no target has an address")
-    return Resolution(tuple(upstreams), ttl)
+    return Resolution(tuple(sorted(upstreams, key=lambda u: u.key)), ttl)
 
 
 def parse_address_response(
@@ -230,6 +244,21 @@ def parse_text_response(
     return {key.decode("latin-1").lower(): value.decode("latin-1") for key, _, value in pairs}
 
 
+def parse_serial_response(
+    packet: bytes, asked: Question, query_id: int
+) -> int | Failed | Truncated | NotOurs:
+    """The serial that *packet* gives to the SOA question *asked*.  Total."""
+    message = _read_message(packet, asked, query_id)
+    if not isinstance(message, _Message):
+        return message
+    for record in message.answers:
+        if record.type == SOA and record.owner == asked.name:
+            serial = record.data[1]
+            assert isinstance(serial, int)
+            return serial
+    return Failed("no SOA")
+
+
 def parse_any_response(packet: bytes, asked: Question, query_id: int) -> bool:
     """Whether *packet* answers *asked* at all, with whatever result."""
     return not isinstance(_read_message(packet, asked, query_id), NotOurs)
@@ -256,8 +285,7 @@ def _read_message(
         return NotOurs("not an answer")
     rcode = flags & 0xF
     body = 12 + len(asked.wire)
-    if questions == 0 and rcode not in (NOERROR, NXDOMAIN):
-        return Failed(RCODES.get(rcode, f"RCODE{rcode}"))  # who cannot read us cannot echo us
+    # An error without the question too: 16 bits of id are too few for a stranger to end the wait.
     if questions != 1 or packet[12:body] != asked.wire:
         return NotOurs("another question")
     if flags & 0x0200:
@@ -316,7 +344,8 @@ def _read_data(packet: bytes, position: int, end: int, rtype: int) -> tuple[obje
         _, after = _read_name(packet, after)
         if after + 20 != end:
             return None
-        return (struct.unpack_from("!I", packet, end - 4)[0],)
+        serial, _, _, _, minimum = struct.unpack_from("!5I", packet, after)
+        return minimum, serial
     return None
 
 
@@ -397,6 +426,13 @@ def _by_owner(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
     return {owner: tuple(addresses) for owner, addresses in found.items()}
 
 
-def srv_name(service: str, zone: str) -> str:
-    """`payments` → `_http._tcp.payments.svc.internal.`"""
-    return names.srv_owner("http", "tcp", service, zone)
+def srv_name(name: str, zone: str) -> str:
+    """`payments` → `_http._tcp.payments.svc.internal.`; one with a port keeps it."""
+    if name.startswith("_"):
+        return f"{name}.{zone}"
+    return f"_http._tcp.{name}.{zone}"
+
+
+def reaches(serial: int, wanted: int) -> bool:
+    """Whether *serial* is *wanted* or later, as serials are compared (RFC 1982)."""
+    return (serial - wanted) & 0xFFFFFFFF < 0x80000000

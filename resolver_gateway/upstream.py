@@ -102,18 +102,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def send(self, call: "Call", head: bytes, now: float) -> None:
         """Begin an exchange whose request is *head* so far."""
         self.call = call
-        self.deadline = now + self._timeout
+        self.deadline = now + (call.patience or self._timeout)
         self.transport.write(head)
 
     def send_with(self, call: "Call", pieces: Sequence[bytes], now: float) -> None:
         """Begin an exchange: *pieces* are the head and what there is of the body."""
         self.call = call
-        self.deadline = now + self._timeout
+        self.deadline = now + (call.patience or self._timeout)
         self.transport.writelines(pieces)
 
     def write(self, data: bytes) -> None:
         """More of the request's body."""
-        self.deadline = self._clock() + self._timeout
+        patience = self.call.patience if self.call is not None else 0.0
+        self.deadline = self._clock() + (patience or self._timeout)
         self.transport.write(data)
 
     def pause(self) -> None:

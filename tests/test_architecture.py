@@ -31,8 +31,9 @@ SHELLS = {
         "service", "tls", "__main__",
     },
     "resolver_gateway": {
-        "dnsclient", "resolver", "downstream", "outflow", "tunnel", "upstream", "pool", "handler",
-        "pages", "metrics", "service", "__main__",
+        "dnsclient", "resolver", "events", "downstream", "outflow", "tunnel", "upstream", "pool",
+        "handler", "door", "finding", "attempts", "tasks", "pages", "probe", "metrics", "worker",
+        "service", "__main__",
     },
 }  # fmt: skip
 """Modules that touch the world; every other one is a core."""

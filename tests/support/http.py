@@ -3,6 +3,7 @@ what they were sent, and a client that speaks bytes."""
 
 import asyncio
 import contextlib
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,14 +15,17 @@ from registry.runtime.config import HostPort
 from resolver_gateway import srv
 from resolver_gateway.cache import SrvCache
 from resolver_gateway.dnsclient import DnsClient
+from resolver_gateway.door import Limits
 from resolver_gateway.downstream import Downstream
 from resolver_gateway.fallback import Policy
-from resolver_gateway.handler import Handler, Limits
+from resolver_gateway.gcra import Rates
+from resolver_gateway.handler import Handler
 from resolver_gateway.metrics import Counts
 from resolver_gateway.outlier import OutlierDetector
 from resolver_gateway.pages import Pages
 from resolver_gateway.pool import Pool
 from resolver_gateway.resolver import Resolver
+from resolver_gateway.routing import Router
 from tests.support.waiting import until
 
 ZONE = "svc.internal."
@@ -352,6 +356,12 @@ async def gateway(
     dns: DnsStub | None = None,
     trusted: tuple[object, ...] = (),
     access_log: str = "off",
+    router: Router | None = None,
+    client_rates: Rates | None = None,
+    server_timing: bool = False,
+    tls: ssl.SSLContext | None = None,
+    tls_name: str = "",
+    upstream_tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[World]:
     """A gateway whose DNS server knows *upstreams* as the instances of *service*."""
     stub = dns or DnsStub()
@@ -370,6 +380,7 @@ async def gateway(
         clock,
         lambda name, keys: left[0](name, keys),
         environ or {},
+        lambda service: tls_name,
     )
     handler = Handler(
         resolver,
@@ -382,11 +393,18 @@ async def gateway(
         policy=policy,
         trusted=trusted,  # type: ignore[arg-type]
         access_log=access_log,
+        router=router,
+        client_rates=client_rates,
+        scheme="http" if tls is None else "https",
+        server_timing=server_timing,
+        upstream_timeout=upstream_timeout,
     )
+    if upstream_tls is not None:
+        pool.use_tls(upstream_tls)
     left.append(handler.upstreams_left)
     Pages(handler, client)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Downstream(handler), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Downstream(handler), "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()[:2]
     pool.own = ((host, port),)
     world = World(stub, handler, HostPort(host, port), counts, clock)

@@ -38,8 +38,8 @@ def test_an_answer_is_fresh_then_stale_then_gone() -> None:
 
     assert cache.lookup("s", 107.9) == Fresh(Resolution(ups(1), 10.0))
     assert cache.lookup("s", 108.1) == Fresh(Resolution(ups(1), 10.0), refresh=True)
-    assert cache.lookup("s", 110.0) == Stale(Resolution(ups(1), 10.0), 0.0, ask=True)
-    assert cache.lookup("s", 410.0) == Stale(Resolution(ups(1), 10.0), 300.0, ask=True)
+    assert cache.lookup("s", 110.0) == Stale(Resolution(ups(1), 10.0), 0.0, ask=True, wait=True)
+    assert cache.lookup("s", 410.0) == Stale(Resolution(ups(1), 10.0), 300.0, ask=True, wait=True)
     assert cache.lookup("s", 410.1) is MISS
 
 
@@ -48,8 +48,8 @@ def test_a_stale_answer_that_nobody_renews_is_used_without_waiting_each_time() -
     cache.store("s", Resolution(ups(1), 10.0), 0.0, 0.0)
     cache.unanswered("s", 11.0)
 
-    assert cache.lookup("s", 11.5) == Stale(Resolution(ups(1), 10.0), 1.5, ask=False)
-    assert cache.lookup("s", 12.0) == Stale(Resolution(ups(1), 10.0), 2.0, ask=True)
+    assert cache.lookup("s", 11.25) == Stale(Resolution(ups(1), 10.0), 1.25, False, wait=False)
+    assert cache.lookup("s", 12.0) == Stale(Resolution(ups(1), 10.0), 2.0, ask=True, wait=False)
 
 
 def test_an_absence_holds_for_its_own_ttl() -> None:
@@ -233,6 +233,10 @@ def test_the_breaker_opens_after_three_in_a_row_when_nothing_is_left() -> None:
 # --- routes
 
 
+def routed(router: routing.Router, target: bytes) -> routing.Route:
+    return router.route(RequestHead(b"GET", target, 1))
+
+
 @pytest.mark.parametrize(
     ("target", "service", "rest"),
     [
@@ -254,12 +258,12 @@ def test_the_breaker_opens_after_three_in_a_row_when_nothing_is_left() -> None:
 def test_the_route_of_a_target(target: bytes, service: str, rest: bytes) -> None:
     router = routing.Router()
     assert router.known(target) is None
-    route = router.service_for(target)
+    route = routed(router, target)
 
     assert isinstance(route, routing.ToService)
-    assert (route.service, route.target) == (service, rest)
+    assert (route.named.name, route.target) == (service, rest)
     # The short cut says the same once the service was seen, or nothing.
-    assert router.known(target) in (None, (route.service, route.target, route.prefix))
+    assert router.known(target) in (None, (route.named, route.target))
 
 
 @pytest.mark.parametrize(
@@ -273,29 +277,30 @@ def test_the_route_of_a_target(target: bytes, service: str, rest: bytes) -> None
 )  # fmt: skip
 def test_a_path_that_would_climb_out_is_refused(rest: str) -> None:
     router = routing.Router()
-    router.service_for(b"/v2/s/")
+    routed(router, b"/v2/s/")
 
-    assert isinstance(router.service_for(f"/v2/s/{rest}".encode()), routing.Climbs)
+    assert isinstance(routed(router, f"/v2/s/{rest}".encode()), routing.Climbs)
     assert router.known(f"/v2/s/{rest}".encode()) is None
 
 
 @pytest.mark.parametrize(
     "target",
     [b"/", b"/v2", b"/v2/", b"/v2//s/x", b"/V2/s/x", b"/v2/../x/y", b"/v2/a%62/x", b"/v2/-a/x",
-     b"/v2/a.b/x", b"/v2/http:%2f%2fx/", b"/v2/a@b/x", b"/v2/" + b"a" * 64 + b"/x", b"//v2/s/x",
-     b"/v2/catalog/x", b"/gateway/", b"/gateway/statusx", b"/%762/s/x"],
+     b"/v2/a.b/x", b"/v2/http:%2f%2fx/", b"/v2/a@b:c/x", b"/v2/a@/x", b"//v2/s/x",
+     b"/v2/" + b"a" * 64 + b"/x", b"/v2/catalog/x", b"/gateway/", b"/gateway/statusx",
+     b"/%762/s/x"],
 )  # fmt: skip
 def test_everything_else_is_no_route(target: bytes) -> None:
-    assert isinstance(routing.Router().service_for(target), routing.NoRoute)
+    assert isinstance(routed(routing.Router(), target), routing.NoRoute)
 
 
 def test_our_own_pages() -> None:
     router = routing.Router()
 
-    assert router.service_for(b"/gateway/status?x") == routing.StatusPage()
-    assert router.service_for(b"/gateway/health-check/Web_App") == routing.HealthCheck(
-        "web-app", "Web_App"
-    )
+    assert routed(router, b"/gateway/status?x") == routing.StatusPage()
+    page = routed(router, b"/gateway/health-check/Web_App")
+    assert isinstance(page, routing.HealthCheck)
+    assert (page.named.name, page.listed) == ("web-app", "Web_App")
 
 
 # --- addresses

@@ -8,8 +8,8 @@ import pytest
 from registry.runtime.config import HostPort
 from resolver_gateway import srv
 from resolver_gateway.dnsclient import DnsClient
+from resolver_gateway.door import Limits
 from resolver_gateway.fallback import Policy
-from resolver_gateway.handler import Limits
 from resolver_gateway.srv import Absent, Failed, Resolution
 from tests.support.http import OK, ZONE, DnsStub, ShiftedClock, Upstream, answering, gateway
 from tests.support.waiting import until

@@ -65,7 +65,10 @@ async def test_a_health_check_asks_every_instance_and_is_kept_for_5_s() -> None:
         assert first["service_url"] == f"http://127.0.0.1:{well.port}"
         assert (first["status_code"], first["cached"]) == (200, False)
         assert first["response_time_ms"] > 0
-        assert [i["healthy"] for i in first["instances"]] == [True, False]
+        assert {i["instance"]: i["healthy"] for i in first["instances"]} == {
+            "well": True,
+            "ill": False,
+        }
         assert (second["cached"], second["timestamp"]) == (True, first["timestamp"])
         assert len(well.requests) == 1
         assert well.requests[0].startswith(b"GET /health HTTP/1.1\r\n")

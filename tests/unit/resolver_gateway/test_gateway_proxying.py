@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from resolver_gateway.handler import Limits
+from resolver_gateway.door import Limits
 from tests.support.http import Upstream, World, answering, gateway, head_fields
 from tests.support.waiting import until
 
