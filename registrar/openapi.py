@@ -1,29 +1,32 @@
 """The API as an OpenAPI 3.1 document, made from the same shapes that judge the requests."""
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
-from registrar import problems
 from registrar.consul import STATES as CHECK_STATES
+from registrar.openapi_parts import (
+    FILTERS,
+    INSTANCE,
+    OF_BODIES,
+    OF_LISTS,
+    SERVICE,
+    TEXT,
+    TEXTS,
+    WAITING,
+    listing,
+    operation,
+    page,
+    parameter,
+)
 from registrar.openapi_shapes import ref, schemas
 from registrar.requests import MAX_LIST
-from registrar.shapes import HeartbeatBody, RegistrationBody, SettingsBody, StateBody
-from registry.model import MAX_INTEGER, STATES
-from registry.names import MAX_NAME
-
-JSON: Final = "application/json"
-
-_TEXT: Final = {"type": "string"}
-_TEXTS: Final = {"type": "array", "items": _TEXT}
-
-ALWAYS: Final = (401, 403, 429)
-"""Possible at every call: no token, the wrong one, too many of something."""
-
-OF_BODIES: Final = (400, 408, 413, 415, 422, 503)
-"""Besides, where a body is read."""
-
-OF_LISTS: Final = (422, 503)
-"""Besides, where something is listed."""
+from registrar.shapes import (
+    PORT_NAME,
+    HeartbeatBody,
+    RegistrationBody,
+    SettingsBody,
+    StateBody,
+)
+from registry.names import MAX_PORT_NAME
 
 
 def document(version: str) -> dict[str, Any]:
@@ -53,53 +56,17 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
-# --- parameters ---------------------------------------------------------------------------
-
-
-def _parameter(name: str, where: str, schema: dict[str, Any], text: str = "") -> dict[str, Any]:
-    parameter = {"name": name, "in": where, "required": where == "path", "schema": schema}
-    return {**parameter, "description": text} if text else parameter
-
-
-SERVICE: Final = _parameter("service", "path", {"type": "string", "minLength": 1})
-INSTANCE: Final = _parameter("instance", "path", {"type": "string", "minLength": 1})
-WAITING: Final = [
-    _parameter(
-        "index",
-        "query",
-        {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER},
-        "Wait for something later than this revision (X-Callboard-Index of an earlier answer).",
-    ),
-    _parameter(
-        "wait",
-        "query",
-        {"type": "string", "pattern": "^([0-9]{1,9}(\\.[0-9]{1,9})?(ms|s|m|h)?)?$"},
-        "At most so long: 30s, 500ms, 1m; never longer than 55s.",
-    ),
-]
-CONDITION: Final = _parameter("If-None-Match", "header", _TEXT)
-FILTERS: Final = [
-    _parameter(name, "query", {"type": "array", "items": items})
-    for name, items in (
-        ("tag", _TEXT),
-        ("version", _TEXT),
-        ("zone", _TEXT),
-        ("state", {"enum": list(STATES)}),
-    )
-]
-
-
 # --- calls --------------------------------------------------------------------------------
 
 
 def _writes() -> dict[str, Any]:
-    lease_id = _parameter("lease_id", "query", {"type": "string", "minLength": 1})
+    lease_id = parameter("lease_id", "query", {"type": "string", "minLength": 1})
     # An item that is none gets a result of its own (422), and costs the others nothing.
     one = {"description": f"A {HeartbeatBody.__name__}; each is judged by itself."}
     beats = {"type": "array", "items": one, "maxItems": MAX_LIST}
     return {
         "/register": {
-            "post": _operation(
+            "post": operation(
                 "register",
                 "Register an instance, or renew it",
                 {201: ref("Registered"), 200: ref("Registered")},
@@ -108,7 +75,7 @@ def _writes() -> dict[str, Any]:
             )
         },
         "/heartbeat": {
-            "post": _operation(
+            "post": operation(
                 "heartbeat",
                 "Renew one lease, or a list of them",
                 {200: {"anyOf": [ref("HeartbeatReceived"), ref("HeartbeatResults")]}},
@@ -117,7 +84,7 @@ def _writes() -> dict[str, Any]:
             )
         },
         "/deregister/{service}": {
-            "delete": _operation(
+            "delete": operation(
                 "deregister",
                 "Remove every instance of a service",
                 {200: ref("Deregistered")},
@@ -126,7 +93,7 @@ def _writes() -> dict[str, Any]:
             )
         },
         "/services/{service}/instances/{instance}": {
-            "delete": _operation(
+            "delete": operation(
                 "deregisterInstance",
                 "Remove one instance",
                 {200: ref("Deregistered")},
@@ -135,7 +102,7 @@ def _writes() -> dict[str, Any]:
             )
         },
         "/services/{service}/instances/{instance}/state": {
-            "put": _operation(
+            "put": operation(
                 "setState",
                 "Take an instance out of DNS, or back in",
                 {200: ref("StateSet")},
@@ -145,7 +112,7 @@ def _writes() -> dict[str, Any]:
             )
         },
         "/guard/{service}/release": {
-            "post": _operation(
+            "post": operation(
                 "releaseGuard",
                 "Evict the instances that a guard keeps as suspect, and let none hold others",
                 {200: ref("GuardReleased")},
@@ -154,7 +121,7 @@ def _writes() -> dict[str, Any]:
             )
         },
         "/services/{service}/settings": {
-            "put": _operation(
+            "put": operation(
                 "setSettings",
                 "Say how many records an answer may have",
                 {200: ref("SettingsSet")},
@@ -167,20 +134,22 @@ def _writes() -> dict[str, Any]:
 
 
 def _reads() -> dict[str, Any]:
-    detail = _parameter("detail", "query", {"type": "boolean", "default": False})
-    services = {"anyOf": [_TEXTS, {"type": "array", "items": ref("Service")}]}
-    port = _parameter("port", "query", _TEXT, "The name of the port to scrape.")
-    name = _parameter(
+    detail = parameter("detail", "query", {"type": "boolean", "default": False})
+    services = {"anyOf": [TEXTS, {"type": "array", "items": ref("Service")}]}
+    port_name = {**PORT_NAME, "maxLength": MAX_PORT_NAME}
+    port = parameter("port", "query", port_name, "The name of the port to scrape.")
+    name = parameter(
         "name",
         "query",
-        {"type": "string", "minLength": 1, "maxLength": MAX_NAME + 1},
+        {"type": "string", "pattern": "^[^.]{1,63}(\\.[^.]{1,63})*\\.?$"},
         "Without a final dot it is taken to be below the zone, unless it lies in it.",
     )
-    qtype = _parameter("type", "query", {**_TEXT, "default": "A"}, "A, AAAA, SRV, TXT, …")
-    last_id = _parameter("Last-Event-ID", "header", _TEXT, "The last revision that was heard of.")
+    qtype = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9-]{0,15}$", "default": "A"}
+    qtype = parameter("type", "query", qtype, "A, AAAA, SRV, TXT, …")
+    last_id = parameter("Last-Event-ID", "header", TEXT, "The last revision that was heard of.")
     return {
         "/services": {
-            "get": _listing(
+            "get": listing(
                 "list",
                 "The names of all services, or with `detail` their documents",
                 services,
@@ -189,12 +158,12 @@ def _reads() -> dict[str, Any]:
             )
         },
         "/services/{service}": {
-            "get": _listing(
+            "get": listing(
                 "get", "One service with its instances", ref("Service"), (404, *OF_LISTS), [SERVICE]
             )
         },
         "/sd/prometheus": {
-            "get": _listing(
+            "get": listing(
                 "prometheus",
                 "Instances as targets of Prometheus' HTTP service discovery",
                 {"type": "array", "items": ref("TargetGroup")},
@@ -203,16 +172,16 @@ def _reads() -> dict[str, Any]:
             )
         },
         "/events": {
-            "get": _operation(
+            "get": operation(
                 "events",
                 "Every change as it comes: up, down, forgotten, settings; reset: read anew",
                 {},
                 (503,),
-                parameters=[last_id, _parameter("index", "query", _TEXT, "As the header.")],
+                parameters=[last_id, parameter("index", "query", TEXT, "As the header.")],
             )
         },
         "/explain": {
-            "get": _operation(
+            "get": operation(
                 "explain",
                 "Why DNS answers a name as it does",
                 {200: ref("Explanation")},
@@ -224,8 +193,8 @@ def _reads() -> dict[str, Any]:
 
 
 def _consuls() -> dict[str, Any]:
-    tag = _parameter("tag", "query", {"type": "array", "items": _TEXT})
-    passing = _parameter("passing", "query", _TEXT, "Only instances that serve.")
+    tag = parameter("tag", "query", {"type": "array", "items": TEXT})
+    passing = parameter("passing", "query", TEXT, "Only instances that serve.")
     calls: dict[str, tuple[str, str, dict[str, Any], list[dict[str, Any]]]] = {
         "/v1/agent/self": ("consulAgent", "The datacenter", ref("ConsulAgent"), []),
         "/v1/catalog/services": (
@@ -247,7 +216,7 @@ def _consuls() -> dict[str, Any]:
             [SERVICE, tag, passing, *WAITING],
         ),
     }
-    state = _parameter("state", "path", {"enum": list(CHECK_STATES)})
+    state = parameter("state", "path", {"enum": list(CHECK_STATES)})
     calls["/v1/health/state/{state}"] = (
         "consulChecks",
         "The checks of all instances",
@@ -257,7 +226,7 @@ def _consuls() -> dict[str, Any]:
     return {
         path: {
             "servers": [{"url": "/"}],
-            "get": _operation(
+            "get": operation(
                 name, f"{summary}, as Consul has it", {200: shape}, OF_LISTS, parameters=parameters
             ),
         }
@@ -267,9 +236,9 @@ def _consuls() -> dict[str, Any]:
 
 def _pages() -> dict[str, Any]:
     return {
-        "/health": {"get": _page("health", "How the registrar is", 503)},
-        "/healthz": {"get": _page("healthz", "Whether the process works")},
-        "/readyz": {"get": _page("readyz", "Whether it may receive requests", 503)},
+        "/health": {"get": page("health", "How the registrar is", 503)},
+        "/healthz": {"get": page("healthz", "Whether the process works")},
+        "/readyz": {"get": page("readyz", "Whether it may receive requests", 503)},
         "/metrics": {
             "get": {
                 "operationId": "metrics",
@@ -278,75 +247,5 @@ def _pages() -> dict[str, Any]:
                 "responses": {"200": {"description": "OK", "content": {"text/plain": {}}}},
             }
         },
-        "/openapi.json": {"get": _page("openapi", "This document")},
-    }
-
-
-# --- parts --------------------------------------------------------------------------------
-
-
-def _listing(
-    name: str,
-    summary: str,
-    schema: dict[str, Any],
-    errors: Iterable[int],
-    parameters: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """A read that may wait for a change, and knows ETags."""
-    operation = _operation(
-        name, summary, {200: schema}, errors, parameters=[*parameters, *WAITING, CONDITION]
-    )
-    operation["responses"]["200"]["headers"] = {
-        "ETag": {"schema": _TEXT, "description": "Changes with membership."},
-        "X-Callboard-Index": {"schema": _TEXT, "description": "To be given as `index`."},
-    }
-    operation["responses"]["304"] = {"description": "Nothing else than under the ETag given"}
-    return operation
-
-
-def _operation(
-    name: str,
-    summary: str,
-    answers: dict[int, dict[str, Any]],
-    errors: Iterable[int],
-    *,
-    parameters: list[dict[str, Any]] | None = None,
-    body: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    responses: dict[str, Any] = {
-        str(status): _response(JSON, schema) for status, schema in answers.items()
-    } or {"200": _response("text/event-stream", _TEXT)}
-    for status in (*ALWAYS, *errors):
-        responses[str(status)] = _response(problems.CONTENT_TYPE, ref("Problem"))
-    operation: dict[str, Any] = {
-        "operationId": name,
-        "summary": summary,
-        "responses": dict(sorted(responses.items())),
-    }
-    if parameters:
-        operation["parameters"] = parameters
-    if body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
-    return operation
-
-
-def _page(name: str, summary: str, *errors: int) -> dict[str, Any]:
-    plain = {JSON: {"schema": {"type": "object"}}}
-    statuses = {200: "OK", **dict.fromkeys(errors, "Not so; the body says why")}
-    return {
-        "operationId": name,
-        "summary": summary,
-        "security": [{}],
-        "responses": {
-            str(status): {"description": text, "content": plain}
-            for status, text in statuses.items()
-        },
-    }
-
-
-def _response(content_type: str, schema: dict[str, Any]) -> dict[str, Any]:
-    is_problem = content_type == problems.CONTENT_TYPE
-    return {
-        "description": "A problem" if is_problem else "OK",
-        "content": {content_type: {"schema": schema}},
+        "/openapi.json": {"get": page("openapi", "This document")},
     }

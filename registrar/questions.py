@@ -72,18 +72,15 @@ def parse_question(name: str, qtype: str, zones: Sequence[str]) -> Question:
     problems = []
     if re.fullmatch("[A-Z][A-Z0-9-]{0,15}", qtype) is None:
         problems.append(Problem("type", f"{qtype[:40]!r} is not a type such as A, AAAA or SRV"))
-    full = _full_name(lowered(name.strip()), zones)
+    full = _full_name(lowered(name), zones)
     labels = full.removesuffix(".").split(".")
-    if len(full) > names.MAX_NAME + 1 or not all(1 <= len(x) <= names.MAX_LABEL for x in labels):
-        problems.append(
-            Problem(
-                "name",
-                f"{name[:80]!r} is not a name: labels of 1 to {names.MAX_LABEL} characters,"
-                f" at most {names.MAX_NAME} in all",
-            )
-        )
+    if not all(1 <= len(label) <= names.MAX_LABEL for label in labels):
+        rule = f"labels of 1 to {names.MAX_LABEL} characters, with dots between them"
+        problems.append(Problem("name", f"{name[:80]!r} is not a name: {rule}"))
     if problems:
         raise InvalidInstance(problems)
+    if len(full) > names.MAX_NAME + 1:
+        return Question(full, qtype, "", Special("outside", "no DNS message has room for the name"))
     within = [zone for zone in zones if full == zone or full.endswith("." + zone)]
     if not within:
         return Question(full, qtype, "", Special("outside", "the name lies in no zone of ours"))

@@ -61,6 +61,14 @@ _LOCALITY_SCHEMA: Final = {
     "minLength": 1,
     "maxLength": names.MAX_LABEL,
 }
+PORT_NAME: Final = {
+    "type": "string",
+    "pattern": "^(?=.*[a-z])(?!.*--)[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+}
+_HOST_PATTERN: Final = (
+    r"^([A-Za-z0-9_-]{1,63}\.)*(?!([0-9]+|0[xX][0-9A-Fa-f]*)\.?$)[A-Za-z0-9_-]{1,63}\.?$"
+)
+"""A name whose last label is no number: resolvers take such ones for addresses."""
 _ADDRESS_SCHEMA: Final = {"anyOf": [{"type": "string", "format": f} for f in ("ipv4", "ipv6")]}
 _PORT_NUMBER: Final = {"type": "integer", "minimum": 1, "maximum": 65535}
 
@@ -113,9 +121,10 @@ HostName = Annotated[
     PlainValidator(host_of),
     WithJsonSchema(
         {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": names.MAX_NAME,
+            "anyOf": [
+                {"type": "string", "pattern": _HOST_PATTERN, "maxLength": names.MAX_NAME},
+                _ADDRESS_SCHEMA,
+            ],
             "description": "A name that Callboard looks up again and again.",
         }
     ),
@@ -198,10 +207,7 @@ Locality = Annotated[str, WithJsonSchema(_LOCALITY_SCHEMA)]
 _MAP_OF_PORTS: Final = {
     "minProperties": 1,
     "maxProperties": MAX_PORTS,
-    "propertyNames": {
-        "pattern": "^(?=.*[a-z])(?!.*--)[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        "maxLength": names.MAX_PORT_NAME,
-    },
+    "propertyNames": {**PORT_NAME, "maxLength": names.MAX_PORT_NAME},
 }
 _PATH_SCHEMA: Final = {"type": "string", "pattern": "^/[!-~]*$", "maxLength": MAX_PATH}
 

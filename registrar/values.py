@@ -48,9 +48,10 @@ def _split_port(where: str, default: int) -> tuple[str, int]:
     else:
         host, colon, digits = where.partition(":")
         digits = digits if colon else str(default)
-    if not (digits.isascii() and digits.isdigit()) or not 1 <= int(digits[:6]) <= 65535:
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 5
+    if not is_number or not 1 <= int(digits) <= 65535:
         raise ValueError(f"port {shown(digits)} is not a whole number in 1..65535")
-    return host, int(digits[:6])
+    return host, int(digits)
 
 
 def _host_or_address(text: str) -> tuple[str, str]:
