@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help setup run test check format compose-test bench-dns bench-path bench-memory bench-departure clean
+.PHONY: help setup run test check format compose-test bench-dns bench-gateway bench-path bench-memory bench-departure clean
 
 help:             ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -33,6 +33,9 @@ compose-test:         ## build the image and try docker-compose.yml (needs a Doc
 
 bench-dns: $(VENV)/.dev        ## dnsd beside Knot, NSD and BIND (those that are installed)
 	$(BIN)/python -m benchmarks.dns $(ARGS)
+
+bench-gateway: $(VENV)/.dev    ## the gateway beside nginx, HAProxy, Envoy, Traefik (those installed)
+	$(BIN)/python -m benchmarks.gateway $(ARGS)
 
 bench-path: $(VENV)/.dev       ## from POST /register to the first answer
 	$(BIN)/python -m benchmarks.path $(ARGS)
