@@ -6,6 +6,7 @@ from typing import Any
 
 from registrar import endpoints
 from registrar.endpoints import Network
+from registrar.requests import problems_of_state
 from registrar.shapes import MAX_PROBLEMS, RegistrationBody, object_of, shape_of
 from registrar.values import lowered
 from registry import names
@@ -36,12 +37,14 @@ class Rules:
 class RegistrationRequest:
     """A registration that keeps every rule, and the generation of who sent it (0: none).
 
-    `host_field` is the field that its host came in.
+    `host_field` is the field that its host came in; `state` the one in which it is to begin.
     """
 
     registration: Registration
     generation: int
     host_field: str = "host"
+    state: str = "serving"
+    reason: str = ""
 
 
 def parse_registration(body: object, rules: Rules, caller: str) -> RegistrationRequest:
@@ -65,7 +68,8 @@ def parse_registration(body: object, rules: Rules, caller: str) -> RegistrationR
     if problems:
         raise InvalidInstance(problems[:MAX_PROBLEMS])
     host_field = "host" if shape.host is not None else "endpoint"
-    return RegistrationRequest(registration, shape.generation or 0, host_field)
+    state, reason = shape.state or "serving", shape.state_reason or ""
+    return RegistrationRequest(registration, shape.generation or 0, host_field, state, reason)
 
 
 def _without(document: Mapping[str, Any], problems: Iterable[Problem]) -> dict[str, Any]:
@@ -167,6 +171,8 @@ def _other_problems(
     if body.generation is not None and not 0 <= body.generation <= MAX_INTEGER:
         rule = f"a whole number in 0..{MAX_INTEGER}"
         yield Problem("generation", f"{body.generation} is not {rule}")
+    state = "serving" if body.state is None else body.state
+    yield from problems_of_state(state, body.state_reason or "", "state_reason")
     longest = max((len(p.name) + len(p.protocol) + 4 for p in registration.ports), default=0)
     zone = max(map(len, rules.zones))
     names_below = max(longest, len(registration.instance) + 1)

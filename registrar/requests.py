@@ -1,5 +1,6 @@
 """Bodies of the other calls: heartbeats, one or a list; a state to set; settings of a service."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from registrar.shapes import HeartbeatBody, SettingsBody, StateBody, object_of, shape_of
@@ -85,15 +86,20 @@ def parse_state(body: object) -> StateChange:
     shape, problems = shape_of(StateBody, object_of(body))
     if shape is not None:
         reason = shape.reason or ""
-        if shape.state not in SETTABLE_STATES:
-            rule = ", ".join(SETTABLE_STATES)
-            problems.append(Problem("state", f"{shown(shape.state)} is not one of {rule}"))
-        if len(reason) > MAX_REASON or not reason.isprintable() or reason != reason.strip():
-            rule = f"one line of at most {MAX_REASON} printable characters, no space at its ends"
-            problems.append(Problem("reason", f"it is not {rule}"))
+        problems += problems_of_state(shape.state, reason, "reason")
         if not problems:
             return StateChange(shape.state, reason)
     raise InvalidInstance(problems)
+
+
+def problems_of_state(state: str, reason: str, reason_field: str) -> Iterator[Problem]:
+    """What is wrong with a state to set, and with the reason for it."""
+    if state not in SETTABLE_STATES:
+        rule = ", ".join(SETTABLE_STATES)
+        yield Problem("state", f"{shown(state)} is not one of {rule}")
+    if len(reason) > MAX_REASON or not reason.isprintable() or reason != reason.strip():
+        rule = f"one line of at most {MAX_REASON} printable characters, no space at its ends"
+        yield Problem(reason_field, f"it is not {rule}")
 
 
 def parse_settings(body: object) -> int:

@@ -256,6 +256,8 @@ class RegistrationBody:
     lease_ttl: LeaseTtl | None = None
     record_ttl: RecordTtl | None = None
     generation: Generation | None = None
+    state: Annotated[str, WithJsonSchema({"enum": list(SETTABLE_STATES)})] | None = None
+    state_reason: Annotated[str, Field(json_schema_extra={"maxLength": MAX_REASON})] | None = None
 
 
 @pydantic.dataclasses.dataclass(frozen=True, slots=True, config=_STRICT)

@@ -20,7 +20,13 @@ from registrar.requests import parse_settings, parse_state
 from registrar.view import View
 from registry import names
 from registry.catalog import Service
-from registry.errors import InvalidInstance, LeaseNotFound, OwnedByAnother, Problem
+from registry.errors import (
+    InvalidInstance,
+    LeaseNotFound,
+    LeaseSuperseded,
+    OwnedByAnother,
+    Problem,
+)
 from registry.leases import LeaseStore
 from registry.model import Instance, Registration
 
@@ -70,6 +76,7 @@ class Writes:
         service = self._view.catalog.service(wanted.registration.service)
         self._access.require_name(call.who, wanted.registration.service, service)
         wanted = _owned(wanted, call, service)
+        _require_no_rival(wanted, service)
         is_new = _is_new(wanted.registration, service)
         self._require_room(service, is_new)
         new_service = service is None or not service.owner
@@ -82,6 +89,8 @@ class Writes:
                         lease_id=secrets.token_hex(8),
                         generation=wanted.generation,
                         found=await self._found(wanted),
+                        state=wanted.state,
+                        reason=wanted.reason,
                     )
                 )
             except OwnedByAnother as error:
@@ -252,6 +261,26 @@ class Writes:
 
     def _said(self, what: str, call: Call, name: str, revision: int, **more: Any) -> None:
         audit.say(what, call, name=name, revision=revision, **more)
+
+
+def _require_no_rival(wanted: RegistrationRequest, service: Service | None) -> None:
+    """What does not serve takes no place of what does, somewhere else, under the same id."""
+    if wanted.state == "serving" or service is None:
+        return
+    there = service.instances.get(names.fold(wanted.registration.instance))
+    if (
+        there is not None
+        and there.in_dns
+        and _place(there.registration) != _place(wanted.registration)
+    ):
+        raise LeaseSuperseded(
+            f"{wanted.registration.key} serves from {there.endpoint}; an instance elsewhere that"
+            f" begins as {wanted.state} does not replace it"
+        )
+
+
+def _place(registration: Registration) -> tuple[object, ...]:
+    return registration.addresses, registration.host, registration.ports
 
 
 def _is_new(registration: Registration, service: Service | None) -> bool:

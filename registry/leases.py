@@ -59,9 +59,13 @@ class LeaseStore(Protocol):
         lease_id: str,
         generation: int = 0,
         found: tuple[str, ...] = (),
+        state: str = "serving",
+        reason: str = "",
     ) -> Granted:
         """Grant a lease.  The same registration again is a renewal and no change.
 
+        In another *state* than serving an instance begins, or goes on if it serves, with that
+        *reason*, in the same change; a state that was set stays whatever is asked for.
         *lease_id* is used when the lease is new, its data or its generation.  *found* are the
         addresses of the registration's host, at most MAX_ADDRESSES.  LeaseSuperseded when
         *generation* (0: none) is lower than the stored or tombstoned one; OwnedByAnother when

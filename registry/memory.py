@@ -73,6 +73,8 @@ class MemoryStore:
         lease_id: str,
         generation: int = 0,
         found: tuple[str, ...] = (),
+        state: str = "serving",
+        reason: str = "",
     ) -> Granted:
         self._begin()
         key, now = registration.key, self._now_ms()
@@ -86,12 +88,14 @@ class MemoryStore:
         newer = generation > known_generation
         generation = max(generation, known_generation)
         self._set_deadline(key, registration.lease_ttl * 1000, now)
-        if old is not None and old.registration.to_json() == registration.to_json():
+        is_free = old is None or old.state in ("serving", "suspect")
+        is_same = old is not None and old.registration.to_json() == registration.to_json()
+        if old is not None and is_same and (state == "serving" or not is_free):
             # 1. The same again: a renewal.  A newer owner gets a lease of its own.
             kept = replace(old, lease_id=lease_id if newer else old.lease_id, generation=generation)
             self._instances[key] = kept
             return Granted(*self._unsuspected(key, kept), changed=old.state == "suspect")
-        # 2. Other data, or new.
+        # 2. Other data, or new, or no longer serving.
         service = names.fold(registration.service)
         self._listed_as.setdefault(service, registration.service)
         if registration.owner:
@@ -100,7 +104,10 @@ class MemoryStore:
         self._deadlines.pop(f"~dead:{key}", None)
         self._gone.pop(service, None)
         self._deadlines.pop(f"~gone:{service}", None)
-        state, reason = _kept_state(old)
+        if old is not None and not is_free:
+            state, reason = old.state, old.reason
+        if old is not None and is_same and not newer:
+            lease_id = old.lease_id
         instance = Instance(
             registration,
             self.revision + 1,
@@ -108,7 +115,7 @@ class MemoryStore:
             old.registered_at_ms if old else now,
             generation,
             state,
-            reason,
+            reason if state != "serving" else "",
             found,
             self._listed_as[service],
         )
@@ -374,10 +381,3 @@ class MemoryStore:
             for i in self._instances.values()
             if scope in (ZONE, i.service)
         )
-
-
-def _kept_state(old: Instance | None) -> tuple[str, str]:
-    """The state survives a registration with other data, unless it was only suspicion."""
-    if old is None or old.state == "suspect":
-        return "serving", ""
-    return old.state, old.reason

@@ -53,8 +53,9 @@ MAX_RENEWALS = 500
 BEGINNINGS = 3
 """Times that one call begins the store's epoch.  A life that ends in between is one too many."""
 
-WAIT_MS = 1_000
-"""That a write waits for replicas, where it is to: half of what is left to the whole call."""
+WAIT_MS = 500
+"""That a write waits for replicas, where it is to: thrice (a script to load, an epoch to begin) and
+the call is still answered in its time."""
 
 _UNBORN: Final = ["unborn"]
 
@@ -102,6 +103,8 @@ class RedisStore:
         lease_id: str,
         generation: int = 0,
         found: tuple[str, ...] = (),
+        state: str = "serving",
+        reason: str = "",
     ) -> Granted:
         status, value, listed_as = await self._write(
             "register",
@@ -114,6 +117,7 @@ class RedisStore:
             registration.to_json(),
             FORMAT,
             registration.owner,
+            "" if state == "serving" else f"{state} {reason}".rstrip(),
         )
         if status == "owned":
             raise OwnedByAnother(f"{registration.service} belongs to {value}")

@@ -112,6 +112,43 @@ async def test_a_new_registration_is_created_at_the_next_revision(world: World) 
     assert world.changes_after(0) == [InstanceUp(instance, 1, 0)]
 
 
+async def test_an_instance_may_begin_in_another_state_than_serving(world: World) -> None:
+    """In one change, so that nobody who follows ever sees it serve."""
+    wanted, reason = a_registration(), "answered 503"
+
+    granted = await world.store.register(wanted, lease_id="a", state="waiting", reason=reason)
+    again = await world.store.register(wanted, lease_id="b", state="waiting", reason=reason)
+    serving = await world.store.register(wanted, lease_id="c")
+
+    assert granted.created
+    assert (granted.instance.state, granted.instance.reason) == ("waiting", "answered 503")
+    assert world.changes_after(0) == [InstanceUp(granted.instance, granted.instance.revision, 0)]
+    assert (again.changed, serving.changed) == (False, False), "a state that was set stays"
+    assert serving.instance == granted.instance
+
+
+async def test_one_that_serves_takes_the_state_that_its_owner_registers_it_in(
+    world: World,
+) -> None:
+    """Its sidecar was started anew and finds it ill; what an operator has set is kept."""
+    first = await world.store.register(a_registration(), lease_id="a")
+
+    ill = await world.store.register(a_registration(), lease_id="b", state="waiting", reason="x")
+    assert (ill.created, ill.changed, ill.instance.state) == (False, True, "waiting")
+    assert ill.instance.lease_id == first.instance.lease_id
+    await world.store.set_state("payments/pay-1", "maintenance", "new disk")
+    other = await world.store.register(
+        a_registration(port=2), lease_id="c", state="waiting", reason="x"
+    )
+
+    assert (other.instance.state, other.instance.reason) == ("maintenance", "new disk")
+    await world.store.set_state("payments/pay-1", "serving", "")
+    newer = await world.store.register(
+        a_registration(port=2), lease_id="d", generation=7, state="unhealthy", reason="y"
+    )
+    assert (newer.instance.lease_id, newer.instance.state) == ("d", "unhealthy")
+
+
 async def test_the_same_registration_again_is_a_renewal_and_no_change(world: World) -> None:
     first = await world.store.register(a_registration(), lease_id="a")
     world.advance(50 * SECOND)

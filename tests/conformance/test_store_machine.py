@@ -97,12 +97,26 @@ class BothStores(RuleBasedStateMachine):
         lease_id=lease_ids,
         generation=st.sampled_from([0, 0, 1, 2, 3]),
         found=addresses,
+        begins=st.sampled_from([("serving", ""), ("serving", ""), ("waiting", "answered 503")]),
     )
     def register(
-        self, wanted: Registration, lease_id: str, generation: int, found: tuple[str, ...]
+        self,
+        wanted: Registration,
+        lease_id: str,
+        generation: int,
+        found: tuple[str, ...],
+        begins: tuple[str, str],
     ) -> None:
+        state, reason = begins
         self.both(
-            lambda s: s.register(wanted, lease_id=lease_id, generation=generation, found=found)
+            lambda s: s.register(
+                wanted,
+                lease_id=lease_id,
+                generation=generation,
+                found=found,
+                state=state,
+                reason=reason,
+            )
         )
 
     @rule(ids=st.sets(st.sampled_from("abcd"), min_size=3), service=st.sampled_from(SERVICES))

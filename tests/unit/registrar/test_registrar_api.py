@@ -10,6 +10,7 @@ import pytest
 from registrar import app, hosts, lookups, writes
 from registrar.config import Config
 from registrar.hosts import Failed, Found, Missing
+from registry.changes import InstanceUp
 from registry.runtime.config import networks
 from tests.support.registrar import LOOPBACK, Registrar, a_registrar
 from tests.support.waiting import until
@@ -96,6 +97,44 @@ async def test_an_older_generation_is_409() -> None:
 
     assert [older.status, late.status, unnumbered.status] == [409, 409, 201]
     assert older.body["type"] == "urn:callboard:problem:lease-superseded"
+
+
+async def test_an_instance_may_be_registered_before_it_is_healthy() -> None:
+    """It is listed with its reason, and DNS never has it; a state that was set is kept."""
+    begins = {"state": "waiting", "state_reason": "sidecar: answered 503"}
+    async with a_registrar() as registrar:
+        await registrar.register("web", "one", **begins)
+        changes = registrar.store.store.changes_after(0)
+        listed = (await registrar.call("GET", "/services/web")).body["instances"][0]
+        await registrar.call("PUT", "/services/web/instances/one/state", {"state": "maintenance"})
+        await registrar.register("web", "one", **begins)
+        kept = (await registrar.call("GET", "/services/web")).body["instances"][0]
+
+    assert [c.instance.state for c in changes if isinstance(c, InstanceUp)] == ["waiting"]
+    assert (listed["state"], listed["state_reason"]) == ("waiting", "sidecar: answered 503")
+    assert kept["state"] == "maintenance"
+
+
+async def test_what_is_not_healthy_replaces_nothing_that_serves_elsewhere() -> None:
+    """A new machine that never comes up must not take the old one's place under a fixed id."""
+    async with a_registrar() as registrar:
+        await registrar.register("web", "one", address="10.0.0.7")
+        body = {
+            "service_name": "web",
+            "instance_id": "one",
+            "address": "10.0.0.8",
+            "ports": {"http": 8080},
+        }
+        ill = await registrar.call("POST", "/register", {**body, "state": "waiting"})
+        listed = (await registrar.call("GET", "/services/web")).body["instances"][0]
+        well = await registrar.call("POST", "/register", body)
+        same = await registrar.call("POST", "/register", {**body, "state": "waiting"})
+        after = (await registrar.call("GET", "/services/web")).body["instances"][0]
+
+    assert (ill.status, well.status, same.status) == (409, 200, 200)
+    assert ill.body["type"] == "urn:callboard:problem:lease-superseded"
+    assert (listed["addresses"], listed["state"]) == (["10.0.0.7"], "serving")
+    assert (after["addresses"], after["state"]) == (["10.0.0.8"], "waiting")
 
 
 async def test_a_broken_rule_is_422_and_nothing_is_kept() -> None:

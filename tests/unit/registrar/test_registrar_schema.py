@@ -224,6 +224,8 @@ def test_an_endpoint_that_is_none_is_refused_by_name(endpoint: object) -> None:
         ({"record_ttl": 16}, ["record_ttl"]),
         ({"generation": -1}, ["generation"]),
         ({"generation": 2**53}, ["generation"]),
+        ({"state": "suspect"}, ["state"]),
+        ({"state": "waiting", "state_reason": "a\nb"}, ["state_reason"]),
         ({"nonsense": 1}, ["nonsense"]),
         ({"ports.http": 1}, ["ports.http"]),
     ],
@@ -376,7 +378,8 @@ json_values = st.recursive(
 )
 field_names = st.sampled_from(
     "service_name endpoint instance_id address host ports health_endpoint metadata priority"
-    " weight version zone tags lease_ttl record_ttl generation other ports.http".split()
+    " weight version zone tags lease_ttl record_ttl generation state state_reason other"
+    " ports.http".split()
 )
 
 
