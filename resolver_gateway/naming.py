@@ -57,10 +57,15 @@ def parse_subset(text: str) -> Subset | None:
         kind, colon, value = word.partition(":")
         if not colon:
             kind, value = "version", word
-        if kind not in SELECTORS or kind in chosen or names.problem_of_locality(value) is not None:
+        if kind not in SELECTORS or kind in chosen or not _is_value(value):
             return None
         chosen[kind] = value
     return Subset(**chosen)
+
+
+def _is_value(text: str) -> bool:
+    """Whether *text* can be a version, tag or zone; `..` could be registered, but is no value."""
+    return names.problem_of_locality(text) is None and any(c.isalnum() for c in text)
 
 
 def label(value: str) -> str:

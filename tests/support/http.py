@@ -21,6 +21,7 @@ from resolver_gateway.fallback import Policy
 from resolver_gateway.gcra import Rates
 from resolver_gateway.handler import Handler
 from resolver_gateway.metrics import Counts
+from resolver_gateway.naming import service_in
 from resolver_gateway.outlier import OutlierDetector
 from resolver_gateway.pages import Pages
 from resolver_gateway.pool import Pool
@@ -36,7 +37,7 @@ Twist = Callable[[bytes, bytes], list[bytes]]
 
 @dataclass
 class DnsStub(asyncio.DatagramProtocol):
-    """A DNS server: *instances* of each service as (id, address, port, priority, weight)."""
+    """A DNS server: *instances* of each name as (id, address, port, priority, weight)."""
 
     instances: dict[str, list[tuple[str, str, int, int, int]]] = field(default_factory=dict)
     ttl: int = 5
@@ -50,6 +51,7 @@ class DnsStub(asyncio.DatagramProtocol):
     """Names (lower case) and types, in the order they were asked, over UDP and TCP."""
     ports: set[int] = field(default_factory=set)
     over_tcp: int = 0
+    serial: int = 1
 
     async def start(self) -> HostPort:
         """Listen on one free port over UDP and TCP."""
@@ -116,7 +118,7 @@ class DnsStub(asyncio.DatagramProtocol):
             owner = srv.srv_name(service, ZONE)
             if name == owner and qtype == "SRV" and instances:
                 for instance, address, port, priority, weight in instances:
-                    target = f"{instance}.{service}.{ZONE}"
+                    target = f"{instance}.{service_in(service)}.{ZONE}"
                     reply.add_answer(
                         dnslib.RR(
                             owner,
@@ -138,7 +140,10 @@ class DnsStub(asyncio.DatagramProtocol):
                     else:
                         self._negative(reply, 0)
                     return
-        self._negative(reply, 0 if name == ZONE else 3)
+        if (name, qtype) == (ZONE, "SOA"):
+            reply.add_answer(self._soa())
+        else:
+            self._negative(reply, 0 if name == ZONE else 3)
 
     def _address(self, owner: str, address: str) -> dnslib.RR:
         kind = dnslib.AAAA if ":" in address else dnslib.A
@@ -148,14 +153,15 @@ class DnsStub(asyncio.DatagramProtocol):
 
     def _negative(self, reply: dnslib.DNSRecord, rcode: int) -> None:
         reply.header.rcode = rcode
-        times = (1, 60, 60, 60, self.negative_ttl)
-        reply.add_auth(
-            dnslib.RR(
-                ZONE,
-                dnslib.QTYPE.SOA,
-                ttl=self.negative_ttl,
-                rdata=dnslib.SOA(f"ns1.{ZONE}", f"hostmaster.{ZONE}", times),
-            )
+        reply.add_auth(self._soa())
+
+    def _soa(self) -> dnslib.RR:
+        times = (self.serial, 60, 60, 60, self.negative_ttl)
+        return dnslib.RR(
+            ZONE,
+            dnslib.QTYPE.SOA,
+            ttl=self.negative_ttl,
+            rdata=dnslib.SOA(f"ns1.{ZONE}", f"hostmaster.{ZONE}", times),
         )
 
 
