@@ -193,6 +193,27 @@ async def _states_are(registrar: RegistrarProcess, name: str, *states: str) -> b
     return await registrar.states(name) == list(states)
 
 
+async def test_one_that_was_never_healthy_is_listed_as_waiting_and_serves_once_it_is(
+    registrars: tuple[RegistrarProcess, RegistrarProcess],
+) -> None:
+    registrar = registrars[0]
+    async with FakeService(503) as web:
+        options = ("--name", "late", "--port", str(web.port), *QUICK, "--no-drain")
+        async with a_sidecar(*options, "--registry-url", registrar.url):
+            await until(lambda: _states_are(registrar, "late", "waiting"), 30)
+            (listed,) = await registrar.instances("late")
+            assert listed["state_reason"] == "sidecar: answered 503"
+            web.status, web.body = 200, b'{"status": "healthy", "version": "1.2"}'
+
+            await until(lambda: _states_are(registrar, "late", "serving"), 30)
+            await until(lambda: _tells(registrar, "late", {"status": "healthy", "version": "1.2"}))
+
+
+async def _tells(registrar: RegistrarProcess, name: str, metadata: dict[str, str]) -> bool:
+    (listed,) = await registrar.instances(name)
+    return bool(listed["metadata"] == metadata)
+
+
 async def test_sigterm_drains_and_then_nothing_is_left(
     registrars: tuple[RegistrarProcess, RegistrarProcess],
 ) -> None:
