@@ -119,9 +119,14 @@ class Resolver:
             await asyncio.wait({flight}, timeout=STALE_WAIT)
         return self.cache.known(name)
 
+    def concerns(self, services: Collection[str]) -> list[str]:
+        """The names about one of *services* that are known, or being asked for."""
+        asked = (name for name in self._flights if naming.service_in(name) in services)
+        return list({*self.cache.names_of(services), *asked})
+
     def changed(self, services: Collection[str]) -> None:
         """These services changed: what is known of them is asked for anew, now."""
-        for name in self.cache.names_of(services):
+        for name in self.concerns(services):
             if name in self._flights:
                 self._again.add(name)
             else:

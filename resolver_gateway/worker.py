@@ -133,7 +133,7 @@ class Worker:
         return EventFollower(
             settings.events,
             settings.events_token,
-            concerns=lambda services: bool(resolver.cache.names_of(services)),
+            concerns=lambda services: bool(resolver.concerns(services)),
             changed=resolver.changed,
             changed_all=resolver.changed_all,
             serial=self._client.query_serial,
