@@ -113,8 +113,8 @@ class Lists:
         """GET /sd/prometheus: targets as http_sd takes them; none is 200 and an empty list."""
         require_loaded(self._view)
         filters = filters_of(call.query)
-        port = dict(call.query).get("port", "")
-        if port and (problem := names.problem_of_port_name(port)) is not None:
+        port = dict(call.query).get("port")
+        if port is not None and (problem := names.problem_of_port_name(port)) is not None:
             raise InvalidInstance([Problem("port", problem)])
         headers = await self._when_changed(call, None)
         if is_known(call, headers):
@@ -122,7 +122,7 @@ class Lists:
         targets: list[prometheus_sd.TargetGroup] = []
         for count, (service, instances) in enumerate(self._reads.matching(filters), start=1):
             for instance in sorted(instances, key=lambda i: i.id):
-                target = prometheus_sd.target_of(service.name, instance, port)
+                target = prometheus_sd.target_of(service.name, instance, port or "")
                 if target is not None:
                     targets.append(target)
             if count % SLICE == 0:

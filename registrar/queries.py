@@ -30,8 +30,8 @@ def wait_of(query: Query) -> Wait | None:
     A longer wait than MAX_WAIT is cut to it: whoever asks again waits on.
     """
     given = dict(query)
-    index, seconds = given.get("index", ""), seconds_of(given.get("wait", ""))
-    if not index:
+    index, seconds = given.get("index"), seconds_of(given.get("wait", ""))
+    if index is None:
         return None
     if not (index.isascii() and index.isdigit()) or len(index) > 16 or int(index) > MAX_INTEGER:
         raise _invalid("index", f"{index[:40]!r} is not a revision")

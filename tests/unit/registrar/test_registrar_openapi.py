@@ -160,3 +160,33 @@ async def test_answers_are_as_described() -> None:
     ):
         validator(name).validate(document)
     assert published.body["paths"] == DOCUMENT["paths"]
+
+
+READS = (
+    ("Explanation", "/explain?name=web"),
+    ("Explanation", "/explain?name=nothing&type=TXT"),
+    ("Explanation", "/explain?name=catalog"),
+    ("Explanation", "/explain?name=example.org."),
+    ("ConsulServices", "/v1/catalog/services"),
+    ("ConsulAgent", "/v1/agent/self"),
+    ("TargetGroup", "/sd/prometheus"),
+    ("ConsulCatalogEntry", "/v1/catalog/service/web"),
+    ("ConsulHealthEntry", "/v1/health/service/web"),
+    ("ConsulCheck", "/v1/health/state/any"),
+    ("Problem", "/explain?name="),
+)
+
+
+@pytest.mark.parametrize(("shape", "path"), READS)
+async def test_other_reads_are_as_described(shape: str, path: str) -> None:
+    """What is a list is one of the shape."""
+    async with a_registrar() as registrar:
+        await registrar.register("web", "one", tags=["a"], version="1", metadata={"k": "v"})
+        settings = await registrar.call("PUT", "/services/web/settings", {"answers": 1})
+        answer = await registrar.call("GET", path)
+
+    validator("SettingsSet").validate(settings.body)
+    found = answer.body if isinstance(answer.body, list) else [answer.body]
+    assert found
+    for document in found:
+        validator(shape).validate(document)
