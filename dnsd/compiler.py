@@ -15,11 +15,14 @@ from itertools import accumulate
 from typing import Protocol
 
 from dnsd import query
+from dnsd.query import HEADER
 from dnsd.zone import (
     EXPIRE,
     NEGATIVE_TTL,
     Address,
+    Listed,
     Ns,
+    Pointers,
     Record,
     Rrset,
     Soa,
@@ -37,6 +40,12 @@ A set that is larger is cut here, because truncation over TCP has no remedy."""
 MAX_DRAWN = 80
 """Records whose order is drawn by weight.  More do not fit a UDP reply (the shortest has
 16 octets); those behind them follow at random."""
+
+MAX_SHUFFLED = 512
+"""Records alike that are shuffled; more are turned."""
+
+NOWHERE = 1 << 16
+"""Of a glue's `name_at`: its owner stands in no record of the answer."""
 
 _AT_QUESTION = b"\xc0\x0c"
 _FIXED = struct.Struct("!HHIH").pack
@@ -86,6 +95,8 @@ class CompiledAnswer:
     `group` names the generation it belongs to (a service, or "" for what any change touches);
     an answer without one is made for every query anew.  `soa` stands in the authority section,
     or, with `soa_is_answer`, in the answer.  `left_out` counts records that were too many.
+    Each layer of `further` follows the glue where all before it had room.  An answer holds at
+    most `most` of its records, 0 for all.
     """
 
     rcode: int
@@ -99,6 +110,8 @@ class CompiledAnswer:
     soa: SoaRecord | None = None
     soa_is_answer: bool = False
     left_out: int = 0
+    further: tuple[tuple[Glue, ...], ...] = ()
+    most: int = 0
 
     @property
     def is_negative(self) -> bool:
@@ -112,9 +125,11 @@ class _Building:
     ranks: list[tuple[int, int]] = field(default_factory=list)
 
 
-def compile_rrset(rrset: Rrset, group: str, soa: SoaRecord, salt: int) -> CompiledAnswer:
-    """*rrset* as an answer.  *salt* decides which records stay where there are too many, and is
-    the same on every replica."""
+def compile_rrset(
+    rrset: Rrset, group: str, soa: SoaRecord, salt: int, most: int = 0
+) -> CompiledAnswer:
+    """*rrset* as an answer, of which *most* are given at a time.  *salt* decides which records
+    stay where there are too many, and is the same on every replica."""
     if any(isinstance(record, Soa) for record in rrset.records):
         return CompiledAnswer(query.NOERROR, True, group, soa=soa, soa_is_answer=True)
     built = _Building()
@@ -136,7 +151,51 @@ def compile_rrset(rrset: Rrset, group: str, soa: SoaRecord, salt: int) -> Compil
         sum(g.size for g in built.glue),
         soa=None,
         left_out=left_out,
+        most=most if most < len(built.records) else 0,
     )
+
+
+def compile_pointers(pointers: Pointers, group: str) -> CompiledAnswer:
+    """*pointers* as an answer; they must fit one message."""
+    where = pointers.parent_at
+    tail = pointers.parent if where is None else _pointer(HEADER + where)
+    records = tuple(_rr(query.PTR, pointers.ttl, target + tail) for target in pointers.targets)
+    layers = _layers(pointers)
+    return CompiledAnswer(
+        query.NOERROR,
+        True,
+        group,
+        records,
+        layers[0] if layers else (),
+        (Bucket(tuple(range(len(records))), ()),),
+        sum(map(len, records)),
+        sum(glue.size for layer in layers for glue in layer),
+        further=layers[1:],
+    )
+
+
+def _layers(pointers: Pointers) -> tuple[tuple[Glue, ...], ...]:
+    """RFC 6763, section 12.1: the SRV of each target, then TXT, then the addresses."""
+    if not pointers.listed:
+        return ()
+    owners = [target + pointers.parent for target in pointers.targets]
+    pairs = list(zip(owners, pointers.listed, strict=True))
+    return (
+        tuple(_beside(owner, listed.srv) for owner, listed in pairs),
+        tuple(_beside(owner, listed.txt) for owner, listed in pairs),
+        tuple(_addresses_of(listed) for listed in pointers.listed),
+    )
+
+
+def _beside(owner: bytes, rrset: Rrset) -> Glue:
+    """*rrset* at the name that a PTR record gives."""
+    records = tuple(_rr(rrset.qtype, rrset.ttl, _rdata(record))[2:] for record in rrset.records)
+    return Glue(owner, 12, records, sum(2 + len(record) for record in records))
+
+
+def _addresses_of(listed: Listed) -> Glue:
+    (srv,) = (record for record in listed.srv.records if isinstance(record, Srv))
+    return _glue(to_wire(srv.target), NOWHERE, srv.addresses, srv.addresses_ttl)
 
 
 def without_glue(answer: CompiledAnswer) -> CompiledAnswer:
@@ -151,6 +210,7 @@ def without_glue(answer: CompiledAnswer) -> CompiledAnswer:
         soa=answer.soa,
         soa_is_answer=answer.soa_is_answer,
         left_out=answer.left_out,
+        most=answer.most,
     )
 
 
@@ -175,9 +235,10 @@ def _parts(record: Record, rrset: Rrset) -> tuple[bytes, Glue | None, tuple[int,
             return rdata, glue, (record.priority, record.weight)
         case Txt():
             return _rdata(record), None, (0, 0)
-        case Ns(label, addresses):
+        case Ns(label, addresses, home):
             # The apex is the question itself, so its servers' names end in a pointer to it.
-            name = bytes((len(label),)) + label.encode("ascii") + _AT_QUESTION
+            parent = to_wire(home) if home else _AT_QUESTION
+            name = bytes((len(label),)) + label.encode("ascii") + parent
             return name, _glue(name, 12, addresses, rrset.ttl), (0, 0)
         case Soa():
             raise ValueError("a SOA has no RDATA without its serial")
@@ -186,19 +247,26 @@ def _parts(record: Record, rrset: Rrset) -> tuple[bytes, Glue | None, tuple[int,
 def _rdata(record: Record) -> bytes:
     match record:
         case Address(address):
-            return ipaddress.ip_address(address).packed
+            return _packed(address)
         case Srv():
             # RFC 2782: no compression of the target, which other answers may point at.
             return _SRV(record.priority, record.weight, record.port) + to_wire(record.target)
         case Txt(strings):
-            return b"".join(bytes((len(s),)) + s for s in strings)
+            # RFC 6763, section 6.1: no strings at all are one empty one.
+            return b"".join(bytes((len(s),)) + s for s in strings) or b"\0"
         case _:
             raise ValueError(f"{type(record).__name__} has no RDATA of its own")
 
 
+def _packed(address: str) -> bytes:
+    octets = address.split(".")
+    # Ten times as fast; what is no address after all is found out where it is none at all.
+    return bytes(map(int, octets)) if len(octets) == 4 else ipaddress.ip_address(address).packed
+
+
 def _glue(owner: bytes, name_at: int, addresses: tuple[str, ...], ttl: int) -> Glue:
     records = tuple(
-        _rr(qtype, ttl, ipaddress.ip_address(a).packed)[2:]
+        _rr(qtype, ttl, _packed(a))[2:]
         for qtype in (query.A, query.AAAA)
         for a in of_family(addresses, qtype)
     )
@@ -248,7 +316,7 @@ def draw_order(answer: CompiledAnswer, rng: Rng) -> list[int]:
     order: list[int] = []
     for bucket in answer.buckets:
         order += _walk(bucket, rng)
-    return order
+    return order[: answer.most] if answer.most else order
 
 
 def draw_orders(answer: CompiledAnswer, rng: Rng, most: int) -> Iterator[list[int]]:
@@ -256,23 +324,33 @@ def draw_orders(answer: CompiledAnswer, rng: Rng, most: int) -> Iterator[list[in
 
     By chance and weight; where all records are alike and few, every one is first equally often.
     """
-    order = draw_order(answer, rng)
-    if len(answer.buckets) == 1 and not answer.buckets[0].weights and len(order) <= most:
+    if len(answer.buckets) == 1 and _is_alike(answer.buckets[0], most):
+        order = _walk(answer.buckets[0], rng)
         for i in range(len(order)):
-            yield order[i:] + order[:i]
+            turned = order[i:] + order[:i]
+            yield turned[: answer.most] if answer.most else turned
         return
-    yield order
+    yield draw_order(answer, rng)
     for _ in range(most - 1):
         yield draw_order(answer, rng)
+
+
+def _is_alike(bucket: Bucket, most: int) -> bool:
+    return not bucket.weights and len(bucket.members) <= most
 
 
 def _walk(bucket: Bucket, rng: Rng) -> list[int]:
     """RFC 2782, "Weight": zeros first, running sums, the first that reaches a number drawn from
     0 to their sum inclusive; that one is taken out, and again.
 
-    Shuffled beforehand, so that records of equal weight have equal chances.
+    Shuffled beforehand, so that records of equal weight have equal chances.  Many alike are
+    turned only: shuffling a full message takes a millisecond.
     """
-    left = list(range(len(bucket.members)))
+    size = len(bucket.members)
+    if size > MAX_SHUFFLED and not bucket.weights:
+        first = rng.randrange(size)
+        return [*bucket.members[first:], *bucket.members[:first]]
+    left = list(range(size))
     rng.shuffle(left)
     if not bucket.weights:
         return [bucket.members[i] for i in left]
@@ -286,24 +364,27 @@ def _walk(bucket: Bucket, rng: Rng) -> list[int]:
 
 def compile_soa(zone: Zone) -> SoaRecord:
     """The SOA of *zone*; its first name server is the primary."""
-    server = zone.servers[0][0]
-    labels = [bytes((len(name),)) + name.encode("ascii") for name in (server, "hostmaster")]
+    server, mailbox = (
+        bytes((len(name),)) + name.encode("ascii") for name in (zone.servers[0][0], "hostmaster")
+    )
+    apex_size = len(to_wire(zone.apex))
     numbers = (zone.refresh, zone.retry, EXPIRE, NEGATIVE_TTL)
     tail = b"".join(n.to_bytes(4, "big") for n in numbers)
-    size = sum(map(len, labels)) + 2 * 2 + 4 + len(tail)
-    fixed = b"".join(
-        (
-            query.SOA.to_bytes(2, "big"),
-            b"\0\1",
-            NEGATIVE_TTL.to_bytes(4, "big"),
-            size.to_bytes(2, "big"),
-        )
-    )
+    home = to_wire(zone.home) if zone.home else b""
+    size = len(server) + (len(home) or 2) + len(mailbox) + 2 + 4 + len(tail)
+    fixed = _FIXED(query.SOA, query.IN, NEGATIVE_TTL, size)
 
     @functools.cache  # one for each offset in a name: at most 255
     def at(offset: int) -> tuple[bytes, bytes]:
-        apex_pointer = (0xC000 | offset).to_bytes(2, "big")
-        names = b"".join(label + apex_pointer for label in labels)
-        return apex_pointer + fixed + names, tail
+        apex = _pointer(offset)
+        if not home:
+            return apex + fixed + server + apex + mailbox + apex, tail
+        # The question ends behind the apex, its type and class; the record's data begin 12 on.
+        there = _pointer(offset + apex_size + 4 + 12 + len(server))
+        return apex + fixed + server + home + mailbox + there, tail
 
-    return SoaRecord(len(to_wire(zone.apex)), at)
+    return SoaRecord(apex_size, at)
+
+
+def _pointer(at: int) -> bytes:
+    return (0xC000 | at).to_bytes(2, "big")

@@ -5,13 +5,25 @@ services as they were when it began; it pauses often, so that questions are not 
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from dnsd import query, reading
-from dnsd.contents import RR, Services, Source, apex_rrs, service_rrs, soa_rr
+from dnsd.contents import (
+    RR,
+    Services,
+    Source,
+    fixed_rrs,
+    is_of,
+    revision_rr,
+    service_rrs,
+    shared_rr,
+    soa_rr,
+)
 from dnsd.journal import HALF, SERIALS, Difference, Journal, distance
 from dnsd.keyring import Key
 from dnsd.query import HEADER, Query, Reject, limit_of
+from dnsd.shared import Sets, Shared, Tally
 from dnsd.table import AnswerTable, ServedZone
 from dnsd.wire import MAX_POINTER, NOT_READY, PROHIBITED, opt_record, refuse
 from dnsd.zone import Zone
@@ -163,6 +175,13 @@ class Transfers:
             return None
         return self._table.revision
 
+    def version(self, source: Source, revision: int) -> "Version":
+        """All that a transfer of *source* sends, as it is now, at *revision*."""
+        self._table.settle()
+        shared, reverse = self._table.shared, source.served.reverse
+        sets = shared.sets.of_reverse_zone(reverse) if reverse else shared.sets.of_zone()
+        return Version(self.journal.services(), shared, sets, revision)
+
     def answer(
         self,
         asked: Query,
@@ -187,7 +206,7 @@ class Transfers:
         revision = self.revision
         if revision is None:
             return Denied(query.SERVFAIL, NOT_READY)
-        source = Source(served.zone, self._canonical, self._problem)
+        source = Source(served, self._canonical, self._problem)
         if serial is not None and distance(revision % SERIALS, serial) < HALF:
             # The asker has what we have, or, from another replica, what we shall have.
             return _one_soa(asked, source, revision)
@@ -201,14 +220,14 @@ class Transfers:
         self, asked: Query, source: Source, serial: int, revision: int, limit: int
     ) -> Single:
         """The whole reply if a datagram holds it, else our SOA alone (RFC 1995, section 2)."""
-        services = self.journal.services()
+        version = self.version(source, revision)
         differences = self.journal.differences(serial, revision)
-        concerned = services.values() if differences is None else _services_in(differences)
+        concerned = version.services.values() if differences is None else _services_in(differences)
         if sum(len(service.instances) for service in concerned) > MAX_UDP_INSTANCES:
             return _one_soa(asked, source, revision)
-        step = _finished(_step(source, services, differences))
+        step = _finished(_step(source, version, serial, differences))
         packer = Packer(asked, limit_of(None, tcp=True))
-        for rr in _records(source, services, step, serial, revision):
+        for rr in _records(source, version, step, serial):
             if rr is not None:
                 packer.add(rr)
             if packer.size > limit:
@@ -251,14 +270,14 @@ class Transfer:
             yield self._sealed(_coded(self._asked, query.SERVFAIL, NOT_READY))
             return
         self.serial = revision % SERIALS
-        services = self._transfers.journal.services()
+        version = self._transfers.version(self._source, revision)
         step = None
         if self._since is not None:
             differences = self._transfers.journal.differences(self._since, revision)
-            step = yield from _step(self._source, services, differences)
+            step = yield from _step(self._source, version, self._since, differences)
             self.kind = "ixfr-whole" if step is None else "ixfr"
         packer = Packer(self._asked, self._limit)
-        for rr in _records(self._source, services, step, self._since or 0, revision):
+        for rr in _records(self._source, version, step, self._since or 0):
             if rr is None:
                 yield None
                 continue
@@ -290,11 +309,24 @@ def _one_soa(asked: Query, source: Source, revision: int) -> Single:
 # --- content ------------------------------------------------------------------------------------
 
 
+class Version(NamedTuple):
+    """What the store held at one revision; *shared* knows what services add to sets."""
+
+    services: Services
+    shared: Shared
+    sets: Sets
+    revision: int
+
+
 class Step(NamedTuple):
     """From one serial to another: what goes, and what comes."""
 
     removed: list[RR]
     added: list[RR]
+
+    @property
+    def size(self) -> int:
+        return sum(rr.size for rr in self.removed) + sum(rr.size for rr in self.added)
 
 
 def _services_in(differences: Mapping[str, Difference]) -> Iterator[Service]:
@@ -302,18 +334,19 @@ def _services_in(differences: Mapping[str, Difference]) -> Iterator[Service]:
 
 
 def _step(
-    source: Source, services: Services, differences: Mapping[str, Difference] | None
+    source: Source, version: Version, since: int, differences: Mapping[str, Difference] | None
 ) -> Generator[None, None, Step | None]:
     """The step that *differences* make; None where the zone is sent instead of it: it is not
     known, or is more than the zone, or more than we make at once (RFC 1995, section 4)."""
     if differences is None:
         return None
-    step = Step([], [])
-    size = 0
+    step, tally, size = Step([], []), Tally(), 0
     for before, after in differences.values():
         unchanged = _unchanged(before, after)
         old = yield from _gathered(source, before, unchanged)
         new = yield from _gathered(source, after, unchanged)
+        version.shared.count(tally, before, -1, unchanged)
+        version.shared.count(tally, after, 1, unchanged)
         removed, added = old.keys() - new.keys(), new.keys() - old.keys()
         step.removed.extend(rr for rr in old if rr in removed)
         step.added.extend(rr for rr in new if rr in added)
@@ -321,13 +354,25 @@ def _step(
         if size > MAX_DIFFERENCE:
             return None
         yield None
+    _add_shared(source, version, since, tally, step)
+    size = step.size
     zone_size = 0
-    for rr in _whole(source, services):
+    for rr in _whole(source, version):
         if rr is None:
             yield None
         elif (zone_size := zone_size + rr.size) >= size:
             return step
     return None
+
+
+def _add_shared(source: Source, version: Version, since: int, tally: Tally, step: Step) -> None:
+    """What changed in the sets to which many services add, and the revision."""
+    own = {place: counts for place, counts in tally.items() if is_of(source, place)}
+    for came, fact in version.sets.differences(own):
+        (step.added if came else step.removed).append(shared_rr(source, fact))
+    then = version.revision - distance(since, version.revision % SERIALS)
+    step.removed.extend(revision_rr(source, then))
+    step.added.extend(revision_rr(source, version.revision))
 
 
 def _unchanged(before: Service | None, after: Service | None) -> frozenset[str]:
@@ -351,25 +396,28 @@ def _gathered(
     return found
 
 
-def _whole(source: Source, services: Services) -> Iterator[RR | None]:
+def _whole(source: Source, version: Version) -> Iterator[RR | None]:
     """Everything but the SOA."""
-    yield from apex_rrs(source)
+    yield from fixed_rrs(source)
+    yield from revision_rr(source, version.revision)
     count = 0
-    for service in services.values():
-        for rr in service_rrs(source, service):
-            yield rr
-            if (count := count + 1) % SLICE == 0:
-                yield None
+    for rr in chain(
+        (rr for service in version.services.values() for rr in service_rrs(source, service)),
+        (shared_rr(source, fact) for fact in version.sets.facts()),
+    ):
+        yield rr
+        if (count := count + 1) % SLICE == 0:
+            yield None
 
 
 def _records(
-    source: Source, services: Services, step: Step | None, since: int, revision: int
+    source: Source, version: Version, step: Step | None, since: int
 ) -> Iterator[RR | None]:
     """The records of an answer in their order: a zone between two SOAs, or a step to it."""
-    soa = soa_rr(source.zone, revision % SERIALS)
+    soa = soa_rr(source.zone, version.revision % SERIALS)
     yield soa
     if step is None:
-        yield from _whole(source, services)
+        yield from _whole(source, version)
     else:
         yield soa_rr(source.zone, since)
         yield from step.removed

@@ -45,16 +45,19 @@ def assemble(
         return _with_soa(query, answer, opt)
     question = query.question
     room = limit - HEADER - len(question) - len(opt)
-    truncated = answer.size > room
     records = [answer.records[i] for i in order]
+    size = answer.size if not answer.most else sum(map(len, records))
+    truncated = size > room
     additional: list[bytes] = []
     glue_count = 0
     if truncated:
         records = records[: _how_many_fit(records, room)]
     elif answer.glue:
-        glue = [answer.glue[i] for i in order]
-        room -= answer.size
-        glue_count = _add_glue(additional, records, glue, HEADER + len(question), room)
+        room -= size
+        for layer in (answer.glue, *answer.further):
+            glue = [layer[i] for i in order]
+            count, room = _add_glue(additional, records, glue, HEADER + len(question), room)
+            glue_count += count
     flags = 0x80 | (_AA if answer.authoritative else 0) | (_TC if truncated else 0) | query.rd
     return Message(
         b"".join(
@@ -104,11 +107,14 @@ def _how_many_fit(records: Sequence[bytes], room: int) -> int:
 
 def _add_glue(
     to: list[bytes], records: Sequence[bytes], glue: Sequence[Glue], at: int, room: int
-) -> int:
-    """Append the addresses of whole targets while they fit; how many records that were.
+) -> tuple[int, int]:
+    """Append what belongs to whole targets while it fits; how many records that were, and the
+    room that is left: less than none once something did not fit.
 
     *at* is where the first of *records* will stand.
     """
+    if room < 0:
+        return 0, room
     count = 0
     for record, target in zip(records, glue, strict=True):
         where = at + target.name_at
@@ -125,7 +131,7 @@ def _add_glue(
             to.append(owner)
             to.append(address)
         count += len(target.records)
-    return count
+    return count, room
 
 
 def refuse(reject: Reject, ede: int | None = None) -> bytes:

@@ -66,7 +66,7 @@ def dnsd() -> Dnsd:
         ),
         ("pay-1.payments", "A", {"10.0.0.1"}),
         ("pay-1.payments", "SRV", {"0 100 8080 pay-1.payments.svc.internal."}),
-        ("pay-1.payments", "TXT", {'"svc=payments" "id=pay-1"'}),
+        ("pay-1.payments", "TXT", {'"txtvers=1" "svc=payments" "id=pay-1"'}),
         ("nmap-service", "AAAA", {"2001:db8::1"}),
         ("ns1", "A", {"192.0.2.53"}),
         ("ns1", "AAAA", {"2001:db8::53"}),
@@ -92,7 +92,8 @@ def test_txt_tells_of_metadata_that_can_be_read_back() -> None:
         )
     )
     expected = [
-        *(b"svc=payments", b"id=pay-1", b"version=1.2", b"zone=eu-1", b"tags=canary,x"),
+        *(b"txtvers=1", b"svc=payments", b"id=pay-1", b"version=1.2", b"zone=eu-1"),
+        b"tags=canary,x",
         *("last=ö".encode(), b"team=a"),
     ]
 
@@ -201,14 +202,14 @@ def test_l4_empty_non_terminals_exist(dnsd: Dnsd, name: str, rtype: str) -> None
 
 def test_l4_an_empty_non_terminal_goes_with_its_last_child() -> None:
     dnsd = Dnsd(instance("game", "g1", ports=(Port("game", 1, "udp"),)), instance())
-    assert outcome(dnsd.dig("_udp")) == "NODATA"
-
-    dnsd.down("game", "g1")
-    assert outcome(dnsd.dig("_udp")) == "NODATA", "still known"
-    dnsd.forget("game")
-
-    assert outcome(dnsd.dig("_udp")) == "NXDOMAIN"
     assert outcome(dnsd.dig("_tcp")) == "NODATA"
+
+    dnsd.down("payments", "pay-1")
+    assert outcome(dnsd.dig("_tcp")) == "NODATA", "still known"
+    dnsd.forget("payments")
+
+    assert outcome(dnsd.dig("_tcp")) == "NXDOMAIN"
+    assert outcome(dnsd.dig("_udp")) == "NODATA"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_l4_an_empty_non_terminal_goes_with_its_last_child() -> None:
         *("nothing", "a.nothing", "a.pay-1.payments", "pay-3.payments", "_sctp.payments"),
         *("_x._tcp.payments", "_http._udp.payments", "_game._tcp.payments", "_sctp", "_http._sctp"),
         *("_nothing._tcp", "_nmap-service._udp", "a._payments._tcp", "payments._tcp", "a._tcp"),
-        *("a.ns1", "ns2", "_http._tcp", "a.b.c.d.payments", "x._http._tcp.payments"),
+        *("a.ns1", "ns2", "_x._tcp", "a.b.c.d.payments", "x._http._tcp.payments"),
     ],
 )
 def test_l5_r13_nothing_at_the_name_nor_below(dnsd: Dnsd, name: str) -> None:
@@ -252,7 +253,8 @@ def test_l6_below_a_name_that_does_not_exist_nothing_does(
 
 def test_l7_a_service_whose_last_instance_left_is_nodata_until_forgotten() -> None:
     dnsd = Dnsd(instance("payments", "pay-1", ports=PORTS))
-    names = ["payments", "_tcp.payments", "_http._tcp.payments", "_payments._tcp", "_tcp", "_udp"]
+    names = ["payments", "_tcp.payments", "_http._tcp.payments", "_payments._tcp", "_tcp"]
+    names += ["service", "payments.service", "tag.payments", "x.tag.payments", "_http._tcp"]
     dnsd.down("payments", "pay-1")
 
     assert {outcome(dnsd.dig(n, t)) for n in names for t in ("A", "SRV")} == {"NODATA"}

@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 
 from dnsd import contents, transfer, zone
 from dnsd.journal import HALF, SERIALS, Journal
-from dnsd.query import HEADER, Query, parse_query
-from dnsd.responder import Peer
-from dnsd.zone import (
+from dnsd.places import (
     AtDefaultPort,
     AtInstance,
+    AtListed,
     AtPort,
     AtService,
+    AtSubtype,
     Between,
     Place,
-    Rrset,
-    Zone,
 )
+from dnsd.query import HEADER, Query, parse_query
+from dnsd.responder import Peer
+from dnsd.zone import Rrset, Zone
 from registry.catalog import Catalog, Service
 from registry.model import Instance, Port
 from tests.support.dns import ede, header, question, wire_name
@@ -122,7 +123,8 @@ def test_x6_every_name_that_dnsd_answers_with_data_is_sent() -> None:
 
 def test_every_kind_of_place_is_transferred_or_holds_no_records() -> None:
     """A new kind of name must be added to contents.py too."""
-    assert set(get_args(Place)) == {AtService, AtPort, AtDefaultPort, AtInstance, Between}
+    records = {AtService, AtPort, AtDefaultPort, AtInstance, AtListed, AtSubtype}
+    assert set(get_args(Place)) == records | {Between}
 
 
 def test_x6_several_zones_show_the_same_services_with_targets_in_the_first() -> None:
@@ -242,8 +244,9 @@ def test_n13_names_in_srv_data_are_not_compressed() -> None:
     world = crowd(3)
     (message,) = world.messages(signed_query(rtype="AXFR"))
 
-    # At <svc>, _http._tcp.<svc>, _<svc>._tcp, and its own name.
-    assert message.count(wire_name(f"c1.crowd.{APEX}")) == 4
+    # At <svc> and _http._tcp.<svc>, both also below service and for its state; at _<svc>._tcp, its
+    # own name, before that the port, and where it is browsed to.
+    assert message.count(wire_name(f"c1.crowd.{APEX}")) == 10
 
 
 def test_a_transfer_pauses_often() -> None:
@@ -363,7 +366,7 @@ def test_one_service_that_does_not_compile_is_left_out_and_said(
     names = {r[0] for r in Copy().transfer(world).records()}
 
     assert f"nmap-service.{APEX}" in names
-    assert not [n for n in names if "payments" in n]
+    assert not [n for n in names if "payments" in n and "_sub" not in n]
     assert ("payments", "not transferred: ValueError('broken')") in world.problems
 
 
@@ -398,8 +401,12 @@ def test_x11_a_difference_is_one_step_between_the_serials() -> None:
     assert soas[0:2] == [0, 1]
     assert soas[3] == len(rrs) - 1
     removed, added = rrs[2 : soas[2]], rrs[soas[2] + 1 : -1]
-    assert all("second" in f"{rr.name} {rr[0]}" or "10.1.0.2" in str(rr[0]) for rr in removed)
-    assert all("pay-2" in f"{rr.name} {rr[0]}" or "10.0.0.2" in str(rr[0]) for rr in added)
+    # Beside what names the instance or its address only: how many there are, and the revision.
+    for rrs, told in (
+        (removed, ("second", "10.1.0.2", "instances=", "rev=")),
+        (added, ("pay-2", "10.0.0.2", "instances=", "rev=")),
+    ):
+        assert all(any(t in f"{rr.name} {rr[0]}" for t in told) for rr in rrs)
 
 
 def test_x11_what_is_unchanged_is_not_sent() -> None:
@@ -411,7 +418,7 @@ def test_x11_what_is_unchanged_is_not_sent() -> None:
 
     messages = world.messages(signed_query(rtype="IXFR", serial=copy.serial))
 
-    assert sum(map(len, messages)) < 2000
+    assert sum(map(len, messages)) < 3000
     assert copy.transfer(world).records() == Copy().transfer(world).records()
     assert copy.was_incremental
 
@@ -533,7 +540,7 @@ def test_x14_without_a_key_the_same_is_refused() -> None:
 def test_x13_over_udp_a_small_difference_comes_whole() -> None:
     world = a_world()
     copy = Copy().transfer(world)
-    world.up(instance("fresh", "f1", ("10.0.0.2",)))
+    world.up(instance(metadata={"team": "red"}))
     query = signed_query(rtype="IXFR", serial=copy.serial, edns=1232)
 
     packet = world.reply(query.to_wire(), LOCAL).packet

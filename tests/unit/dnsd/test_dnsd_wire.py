@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnsd.compiler import Bucket, CompiledAnswer, compile_rrset, draw_order
+from dnsd.places import AtPort, AtService
 from dnsd.query import AAAA, MAX_UDP, SRV, TXT, A
 from dnsd.table import ServedZone
 from dnsd.zone import (
     Address,
-    AtPort,
-    AtService,
     Record,
     Rrset,
     Srv,
@@ -173,10 +172,15 @@ def test_t1_t5_t10_t11_no_reply_is_longer_than_the_asker_takes(
 
 
 @pytest.mark.parametrize(("edns", "limit"), [(None, 512), (0, 512), (600, 600), (4096, 1232)])
-@pytest.mark.parametrize("rtype", ["A", "SRV", "TXT"])
-def test_t5_t6_what_fits_is_kept_and_changes(edns: int | None, limit: int, rtype: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "rtype"), [("crowd", "A"), ("crowd", "SRV"), ("_http._tcp", "PTR")]
+)
+def test_t5_t6_t11_what_fits_is_kept_and_changes(
+    edns: int | None, limit: int, name: str, rtype: str
+) -> None:
     dnsd = crowd(100)
-    replies = [dnsd.reply(query("crowd.svc.internal.", rtype, edns=edns)) for _ in range(8)]
+    packet = query(f"{name}.svc.internal.", rtype, edns=edns)
+    replies = [dnsd.reply(packet) for _ in range(8)]
     messages = []
     for reply in replies:
         assert reply.packet is not None
