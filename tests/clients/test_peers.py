@@ -59,14 +59,27 @@ GONE = (registered("gone", "g-1", "10.0.0.6", ports=(HTTP, DNS_UDP)),)
 
 
 TYPES = (
-    *(0, 1, 2, 5, 6, 10, 12, 13, 15, 16, 28, 33, 35, 39, 41, 43, 46, 47, 48, 52, 64, 65, 99),
-    *(128, 248, 249, 250, 253, 254, 255, 256, 257, 1000, 65535),
+    *(0, 2, 5, 10, 13, 15, 35, 39, 41, 43, 46, 47, 48, 52, 64, 65, 99, 128, 248, 249, 250, 253),
+    *(254, 256, 257, 65535),
 )
-"""A, NS, CNAME, SOA, PTR … and numbers that no type has, or none that may be asked."""
+"""NS, CNAME … and numbers that no type has, or none that may be asked."""
 
-NEAR_TYPES = (1, 6, 28, 33, 255, 1000)
-"""Types of names that are not there."""
+USUAL_TYPES = (1, 6, 12, 16, 28, 33, 255, 1000)
+"""A, SOA, PTR, TXT, AAAA, SRV, ANY, and one that nobody has."""
 
+MANY = re.compile(r"\bone-(?!1\b|60\b)\d+")
+"""Names of the sixty, of which two will do."""
+
+SELECTORS = frozenset((b"tag", b"version", b"zone", b"state", b"prefer"))
+
+SELECTED = [
+    wire_name(name + ZONE)
+    for name in (
+        *("v1-0-1.version.eu-1.zone.payments.", "blue.tag.canary.tag.payments."),
+        *("eu-1.prefer.payments.", "_http._tcp.eu-1.prefer.payments.", "nowhere.zone.payments."),
+    )
+]
+"""Names that choose among the instances of a service."""
 
 EMPTY = [
     wire_name(name + ZONE)
@@ -79,7 +92,10 @@ EMPTY = [
 
 ABSENT = [
     wire_name(name + ZONE)
-    for name in ("g-1.gone.", "_x._tcp.gone.", "i-1.idle.", "pay-4.payments.", "_x.payments.")
+    for name in (
+        *("g-1.gone.", "_x._tcp.gone.", "i-1.idle.", "pay-4.payments.", "_x.payments."),
+        *("x.tag.absent.", "eu-1.prefer.absent.", "tag.", "a.b.c.d.e.f.g.h."),
+    )
 ]
 """Names of instances that have left or are about to, and of what never was."""
 
@@ -87,16 +103,19 @@ FOREIGN = [wire_name(n) for n in ("", "internal.", "xsvc.internal.", "www.exampl
 
 
 def common_questions(owners: Iterable[dns.name.Name]) -> Iterator[Question]:
-    """Every name and near-miss, of every type, in every common shape (near-misses in turns)."""
+    """Every name that exists with the usual types in two shapes, and with some others; every
+    near-miss; what is listed above.  Types and shapes come in turns."""
     there, near = names_of(ZONE, owners)
+    shapes = itertools.cycle((*COMMON, *list(COMMON)[::-1]))
+    usual, others = itertools.cycle(USUAL_TYPES), itertools.cycle(TYPES)
     for name in there:
-        for number, qtype in enumerate(TYPES):
-            # Types that nothing has are asked in one shape each, in turns.
-            shapes = list(COMMON) if qtype in NEAR_TYPES else [list(COMMON)[number % 4]]
-            yield from (Question(name, qtype, shape) for shape in shapes)
-    turns = itertools.cycle(COMMON)
-    for name in near + EMPTY + ABSENT + FOREIGN:
-        yield from (Question(name, qtype, next(turns)) for qtype in NEAR_TYPES)
+        for qtype in (*USUAL_TYPES, *USUAL_TYPES, *itertools.islice(others, 7)):
+            yield Question(name, qtype, next(shapes))
+    for name in near:
+        yield Question(name, next(usual), next(shapes))
+    for name in SELECTED + EMPTY + ABSENT + FOREIGN:
+        for qtype in USUAL_TYPES:
+            yield Question(name, qtype, next(shapes))
 
 
 ODD_NAMES = [
@@ -171,11 +190,19 @@ def emptied(d: Difference) -> bool:
     return d.asked.name in EMPTY and nodata and d.theirs.rcode == "NXDOMAIN"
 
 
+def selected(d: Difference) -> bool:
+    """A name that chooses among instances, in another way than by one value that some has."""
+    labels = dns.name.from_wire(d.asked.name.lower(), 0)[0].labels
+    codes = (d.ours.rcode, d.theirs.rcode)
+    return not SELECTORS.isdisjoint(labels) and codes == ("NOERROR", "NXDOMAIN")
+
+
 OF_NAMES = (
     Decided("knot nsd", truncated, "19.1: clients without TCP live on the records that fit"),
     Decided("knot nsd", any_type, "19.4, L10: which set stands for all is each one's own"),
     Decided("knot", type_0, "L3: by existence, like every other type"),
     Decided("knot nsd", spelled_otherwise, "X9: a copy has the spellings that were registered"),
+    Decided("knot nsd", selected, "L8, X9: a copy cannot hold every choice, nor deny a value"),
     Decided("knot nsd", emptied, "L7, X9: a copy cannot say that a service is empty"),
 )
 
@@ -218,6 +245,11 @@ OF_SHAPES = (
         "knot nsd",
         shape("FORMERR", "cookie of 7", "cookie of 41"),
         "E14: both are without cookies as Debian sets them up",
+    ),
+    Decided(
+        "knot nsd",
+        shape("FORMERR", "zoneversion with data"),
+        "E35: RFC 9660, 3.2; neither knows the option",
     ),
     Decided("knot", taken_as_it_is("octets behind"), "19.18"),
     Decided("nsd", taken_as_it_is("a record too many"), "19.19"),
@@ -268,8 +300,7 @@ def owners(dnsd: Serving) -> list[dns.name.Name]:
     query = dns.message.make_query(ZONE, "AXFR")
     query.use_tsig(keyring)
     dns.query.inbound_xfr(dnsd.address.host, zone, query, port=dnsd.address.port, timeout=10)
-    many = re.compile(r"one-(?!1\.|60\.)")
-    return [name for name in zone.nodes if not many.match(name.to_text())]
+    return [name for name in zone.nodes if not MANY.search(name.to_text())]
 
 
 def fold(name: bytes) -> bytes:
