@@ -15,32 +15,42 @@ PROTOCOLS: Final = ["http/1.1"]
 class ClientSide:
     """Our certificate: *context* is what listening sockets use, the same for ever.
 
-    A new certificate goes into it, so that the next handshake has it and no connection is lost.
+    It hands every handshake to the context that was read last.  A new certificate loaded into
+    the same context would not do: OpenSSL keeps one of each kind of key, and goes on showing the
+    old one when the new one's kind is another.
     """
 
     def __init__(self, certificate: str, key: str) -> None:
-        """OSError or ValueError (ssl.SSLError is an OSError) when they cannot be used."""
+        """OSError (which ssl.SSLError is) when they cannot be used."""
         self._certificate = certificate
         self._key = key
-        self.context = _server_context()
-        self.expires_at = 0.0
-        """Seconds since 1970; 0: not known."""
-        self.read_again()
+        self._latest = self._read()
+        self.context = self._read()
+        self.context.sni_callback = self._hand_over
+
+    @property
+    def expires_at(self) -> float:
+        """When the certificate ends, in seconds since 1970; 0: not known."""
+        return self._expires_at
 
     def read_again(self) -> None:
         """Take the files as they are now; on OSError what was read before stays."""
-        # Into another context first: a key that does not fit must not end half-loaded in ours.
-        _server_context().load_cert_chain(self._certificate, self._key)
-        self.context.load_cert_chain(self._certificate, self._key)
+        self._latest = self._read()
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = LEAST_VERSION
+        context.set_alpn_protocols(PROTOCOLS)
+        context.load_cert_chain(self._certificate, self._key)
         with open(self._certificate, "rb") as file:
-            self.expires_at = not_after(file.read())
+            self._expires_at = not_after(file.read())
+        return context
 
-
-def _server_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = LEAST_VERSION
-    context.set_alpn_protocols(PROTOCOLS)
-    return context
+    def _hand_over(
+        self, handshake: ssl.SSLObject | ssl.SSLSocket, name: str | None, _own: ssl.SSLContext
+    ) -> None:
+        # OpenSSL calls this at every handshake, whether the client names a server or not.
+        handshake.context = self._latest
 
 
 def upstream_context(authorities: str, protocols: Sequence[str] = PROTOCOLS) -> ssl.SSLContext:

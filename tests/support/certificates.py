@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-EXTENSIONS = "subjectAltName=IP:127.0.0.1,DNS:localhost"
+EXTENSIONS = "subjectAltName=IP:127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Authority:
     def certificate(self) -> Path:
         return self._own.certificate
 
-    def sign(self, name: str) -> Pair:
-        """A new certificate for *name* at 127.0.0.1, good for servers and clients."""
+    def sign(self, name: str, *, host: str = "localhost") -> Pair:
+        """A new certificate for *name* at 127.0.0.1 and *host*, good for servers and clients."""
         pair, request = self._pair(name), self._directory / f"{name}.csr"
         _openssl(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-subj", f"/CN={name}", "-addext", EXTENSIONS),
+            *("-subj", f"/CN={name}", "-addext", f"{EXTENSIONS},DNS:{host}"),
             *("-keyout", str(pair.key), "-out", str(request)),
         )
         _openssl(

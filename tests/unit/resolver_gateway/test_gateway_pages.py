@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from registry.runtime.config import ConfigError, HostPort
 from registry.runtime.metrics import registry_for, text_of
 from resolver_gateway.config import ADMIN, Config, problems
 from resolver_gateway.metrics import GAUGES, Counts, GatewayCollector
+from tests.support.gateway_process import GatewayProcess
 from tests.support.http import DnsStub, Upstream, answering, gateway
 from tests.support.waiting import until
 
@@ -179,40 +178,6 @@ def test_the_gateway_does_not_ask_itself() -> None:
 
 # --- the process
 
-ROOT = Path(__file__).parents[3]
-
-
-class Process:
-    """`python -m resolver_gateway` on free ports."""
-
-    def __init__(self, directory: Path, dns: HostPort, *options: str) -> None:
-        self.file = directory / "addresses.json"
-        self.command = [
-            sys.executable, "-m", "resolver_gateway", "--listen", "127.0.0.1:0",
-            "--admin", "127.0.0.1:0", "--dns", str(dns), "--address-file", str(self.file), *options,
-        ]  # fmt: skip
-
-    async def __aenter__(self) -> "Process":
-        self.process = await asyncio.create_subprocess_exec(
-            *self.command,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        await until(self.file.exists, 20)
-        self.addresses = json.loads(self.file.read_text())
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-        _, self.log = await self.process.communicate()
-
-    async def ready(self) -> http.Response:
-        return await http.request("GET", self.addresses["admin"] + "/readyz", timeout=5)
-
-    async def get(self, path: str) -> http.Response:
-        return await http.request("GET", self.addresses["gateway"] + path, timeout=5)
-
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_the_process_serves_says_where_and_stops_on_sigterm(
@@ -221,7 +186,7 @@ async def test_the_process_serves_says_where_and_stops_on_sigterm(
     stub, up = DnsStub(), await Upstream("one").start()
     dns = await stub.start()
     stub.instances["payments"] = [up.record]
-    async with Process(tmp_path, dns, "--workers", str(workers)) as process:
+    async with GatewayProcess(tmp_path, dns, "--workers", str(workers)) as process:
 
         async def is_ready() -> bool:
             return (await process.ready()).status == 200
@@ -244,7 +209,7 @@ async def test_the_process_serves_says_where_and_stops_on_sigterm(
 async def test_the_process_starts_without_dns_and_says_what_it_waits_for(tmp_path: Path) -> None:
     stub = DnsStub(silent=True)
     dns = await stub.start()
-    async with Process(tmp_path, dns) as process:
+    async with GatewayProcess(tmp_path, dns) as process:
         response = await process.ready()
         assert response.status == 503
         assert "has answered yet" in response.json()["missing"][0]
@@ -262,7 +227,7 @@ async def test_a_request_under_way_is_finished_while_the_process_drains(tmp_path
     stub, up = DnsStub(), await Upstream(script=lambda u, r: []).start()
     dns = await stub.start()
     stub.instances["payments"] = [up.record]
-    async with Process(tmp_path, dns) as process:
+    async with GatewayProcess(tmp_path, dns) as process:
         asked = asyncio.ensure_future(process.get("/v2/payments/"))
         await until(lambda: up.requests)
         process.process.send_signal(signal.SIGTERM)
