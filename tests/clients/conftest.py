@@ -21,6 +21,8 @@ def lab() -> Iterator[Lab]:
         lab.register("v4only", "10.0.0.7")
         lab.register("both", "10.0.0.8", "2001:db8::8")
         lab.register("sixty", *SIXTY)
+        lab.register("tagged", "10.0.1.1", tags=["canary"], zone="eu-1")
+        lab.register("tagged", "10.0.1.2", first=2, zone="eu-2")
         yield lab
 
 

@@ -196,6 +196,14 @@ def test_cl1_l9_a_service_with_ipv4_alone(machines: Machines, asking: Asking) ->
     assert asking.addresses(machines.alone, f"v4only.{ZONE}") == {"10.0.0.7"}
 
 
+def test_names_that_choose_among_instances(machines: Machines, asking: Asking) -> None:
+    """They are host names like others, with hyphens and letters alone."""
+    tagged = asking.addresses(machines.alone, f"canary.tag.eu-1.zone.tagged.{ZONE}")
+    near = asking.addresses(machines.alone, f"eu-2.prefer.tagged.{ZONE}")
+
+    assert (tagged, near) == ({"10.0.1.1"}, {"10.0.1.2"})
+
+
 def test_a_server_reached_by_ipv6(machines: Machines, asking: Asking) -> None:
     assert asking.addresses(machines.over_ipv6, f"v4only.{ZONE}") == {"10.0.0.7"}
 

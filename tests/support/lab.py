@@ -95,9 +95,9 @@ class Lab:
             client.replace("/etc/nsswitch.conf", NSSWITCH)
             yield client
 
-    def register(self, service: str, *addresses: str, **more: Any) -> None:
-        """Instances `one-1`, `one-2` … of *service*, at http port 8080, until they `leave`."""
-        for number, address in enumerate(addresses, 1):
+    def register(self, service: str, *addresses: str, first: int = 1, **more: Any) -> None:
+        """Instances `one-1` (or *first*) and so on, at http port 8080, until they `leave`."""
+        for number, address in enumerate(addresses, first):
             document = {
                 "service_name": service,
                 "instance_id": f"one-{number}",
@@ -108,7 +108,7 @@ class Lab:
             }
             status = self._registrar("POST", "/register", document)
             assert status in (200, 201), status
-        owner = f"one-{len(addresses)}.{service}.{ZONE}"
+        owner = f"one-{first + len(addresses) - 1}.{service}.{ZONE}"
         for server in (DNSD, REPLICA):
             eventually(lambda at=server: self.rcode(at, owner) == "NOERROR")  # type: ignore[misc]
 
