@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnsd.cookies import MAX_SECRETS
 from dnsd.keyring import NO_KEYS, Keyring, key_name, read_keys, shown
 from dnsd.zone import MAX_ZONE, NOTIFIED_REFRESH, NOTIFIED_RETRY, REFRESH, RETRY, Zone, to_wire
 from registry import names
@@ -26,6 +27,12 @@ from registry.runtime.config import (
 
 ADMIN = HostPort("127.0.0.1", 9153)
 DEFAULT_SERVER = "ns1"
+
+MAX_IDENTITY = 64
+"""Octets of what a server calls itself."""
+
+RANDOM_SECRET = "CALLBOARD_DNSD_COOKIE_SECRET"
+"""Where a supervisor that was given no secret leaves its workers the one that it drew."""
 
 PRIVATE = networks(
     "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,169.254.0.0/16,fe80::/10"
@@ -79,6 +86,26 @@ def name_servers(value: str) -> tuple[NameServer, ...]:
         except ValueError:
             raise ValueError(f"{address!r} is not an IPv4 or IPv6 address") from None
     return tuple(found)
+
+
+def secret_keys(value: str) -> tuple[bytes, ...]:
+    """HEX,…: one to three secrets of 16 octets each.  What is wrong with one is not shown."""
+    found = []
+    for word in words(value.replace("\n", ",")):
+        try:
+            found.append(bytes.fromhex(word))
+        except ValueError:
+            raise ValueError("a secret is 32 hexadecimal digits") from None
+    if not 1 <= len(found) <= MAX_SECRETS or any(len(key) != 16 for key in found):
+        raise ValueError(f"it takes one to {MAX_SECRETS} secrets of 32 hexadecimal digits each")
+    return tuple(found)
+
+
+def identity(value: str) -> str:
+    """What fits a TXT record's string, and an option that leaves room for an answer."""
+    if len(value.encode()) > MAX_IDENTITY or not value.isprintable():
+        raise ValueError(f"more than {MAX_IDENTITY} octets, or not printable")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +199,32 @@ class Config:
         default=4,
         help="zone transfers at a time, of each worker; more wait",
         metavar="N",
+    )
+    cookie_secret: tuple[bytes, ...] = option(
+        secret_keys,
+        default=(),
+        help="secrets of DNS cookies, 32 hex digits each, the same on all replicas: the first"
+        " makes cookies, the others are accepted; by default a random one; read again on SIGHUP",
+        secret=True,
+        metavar="HEX[,...]",
+    )
+    rate_limit: int = option(
+        integer(0, 1_000_000),
+        default=200,
+        help="answers of one kind a second to a /24 or /56 outside --networks; 0 for no limit",
+        metavar="N",
+    )
+    rate_slip: int = option(
+        integer(0, 100),
+        default=2,
+        help="of the answers beyond it, every N-th asks to come by TCP; 0 for none",
+        metavar="N",
+    )
+    nsid: str = option(
+        identity,
+        default="",
+        help="what this server calls itself to those who ask (NSID, id.server)",
+        metavar="TEXT",
     )
     address_file: str = option(
         text,

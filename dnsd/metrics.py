@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dnsd.cookies import Cookies
 from dnsd.journal import Journal
 from dnsd.memo import Memo
 from dnsd.responder import Reply
@@ -39,6 +40,7 @@ RCODES = {
     5: "REFUSED",
     9: "NOTAUTH",
     16: "BADVERS",
+    23: "BADCOOKIE",
 }
 
 SUMMED_GAUGES = frozenset(
@@ -55,6 +57,8 @@ class Counts:
     replies: dict[tuple[int, int, bool, bool], int] = field(default_factory=dict)
     """By type, code, whether truncated, whether over TCP."""
     dropped: Counter[str] = field(default_factory=Counter)
+    limited: Counter[str] = field(default_factory=Counter)
+    """Answers to strangers that were not sent as they were made, by what became of them."""
     errors: int = 0
     problems: int = 0
     saves: int = 0
@@ -108,8 +112,10 @@ class DnsdCollector(Collector):
         memo: Memo,
         feed: Callable[[], Feed],
         journal: Journal,
+        cookies: Cookies,
     ) -> None:
         self._journal = journal
+        self._cookies = cookies
         self._counts = counts
         self._memo = memo
         self._feed = feed
@@ -149,6 +155,18 @@ class DnsdCollector(Collector):
             "Datagrams not answered, or answers not sent.",
             {(k,): v for k, v in self._counts.dropped.items()},
             ("reason",),
+        )
+        yield _labelled(
+            "dnsd_limited_total",
+            "Answers to strangers that did not leave as they were made.",
+            {(k,): v for k, v in self._counts.limited.items()},
+            ("result",),
+        )
+        yield _labelled(
+            "dnsd_cookies_total",
+            "Cookies that came, by what they were worth.",
+            {(k,): v for k, v in self._cookies.counts.items()},
+            ("kind",),
         )
         yield _counter("dnsd_memo_hits_total", "Answers from memory.", remembered.total())
         yield _gauge("dnsd_memo_entries", "Finished answers in memory.", len(self._memo))

@@ -7,14 +7,14 @@ which a server has to judge: later ones may rely on what earlier ones have settl
 from typing import NamedTuple
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH = 0, 1, 2, 3, 4, 5, 9
-BADVERS = 16
-"""An extended code: four bits stand in the header, the rest in the OPT record (RFC 6891, 6.1.3)."""
+BADVERS, BADCOOKIE = 16, 23
+"""Extended codes: four bits stand in the header, the rest in the OPT record (RFC 6891, 6.1.3)."""
 
 A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, OPT = 1, 2, 5, 6, 12, 16, 28, 33, 41
 TSIG, IXFR, AXFR, ANY = 250, 251, 252, 255
-IN = 1
+IN, CH = 1, 3
 
-EXPIRE, COOKIE, ZONEVERSION = 9, 10, 19
+NSID, EXPIRE, COOKIE, KEEPALIVE, ZONEVERSION = 3, 9, 10, 11, 19
 MAX_QNAME = 255
 """Octets of a name on the wire, the root's included (RFC 1035, section 2.3.4)."""
 
@@ -65,7 +65,10 @@ class Query(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A message that is answered with a code alone; `question` is empty where it is not echoed."""
+    """A message that is answered with a code alone; `question` is empty where it is not echoed.
+
+    NOERROR is the code of one that asks for nothing but a cookie.
+    """
 
     id: bytes
     opcode: int
@@ -118,7 +121,7 @@ def parse_query(packet: bytes) -> Parsed:
         return Reject(packet[:2], flags >> 3 & 15, rd, NOTIMP, b"", _edns_of_any(packet))
     # 3. RFC 9619: one question, no more; none has a meaning only with a cookie.
     if packet[4:6] != b"\0\1":
-        return Reject(packet[:2], 0, rd, FORMERR, b"", _edns_of_any(packet))
+        return _without_question(packet, rd)
     # 4. The question.
     labels = _labels(packet, HEADER)
     if labels is None:
@@ -137,7 +140,7 @@ def parse_query(packet: bytes) -> Parsed:
         except _Broken as broken:
             return Reject(packet[:2], 0, rd, FORMERR, question, broken.edns)
     # Options of a later version may have another form: it is the version that is wrong then.
-    whole, cookie = (True, None) if edns is None or edns.version else _cookie(edns.options)
+    whole, cookie = (True, None) if edns is None or edns.version else cookie_in(edns.options)
     if not whole:
         return Reject(packet[:2], 0, rd, FORMERR, question, edns)
     # 6. A signature: whoever has the keys judges it, and takes it off (RFC 8945, section 5.2).
@@ -147,7 +150,7 @@ def parse_query(packet: bytes) -> Parsed:
     if edns is not None and edns.version:
         return Reject(packet[:2], 0, rd, BADVERS, question, edns)
     # 8. RFC 7873, section 5.2.2: a cookie has 8 octets, or 8 and 8 to 32 more.
-    if cookie is not None and len(cookie) not in _COOKIE_LENGTHS:
+    if cookie is not None and len(cookie) not in COOKIE_LENGTHS:
         return Reject(packet[:2], 0, rd, FORMERR, question, edns)
     name = question[:-4]
     key = name.lower()
@@ -160,7 +163,20 @@ def parse_query(packet: bytes) -> Parsed:
     return Query(packet[:2], rd, name, key, labels, qtype, qclass, question, edns, plain, cookie)
 
 
-_COOKIE_LENGTHS = frozenset({8, *range(16, 41)})
+COOKIE_LENGTHS = frozenset({8, *range(16, 41)})
+
+
+def _without_question(packet: bytes, rd: bool) -> Reject:
+    """RFC 7873, section 5.4: no question and a cookie asks for a cookie; else it is an error."""
+    edns = _edns_of_any(packet)
+    rcode = FORMERR
+    if edns is not None and packet[4:6] == b"\0\0":
+        whole, cookie = cookie_in(edns.options)
+        if edns.version:
+            rcode = BADVERS
+        elif whole and cookie is not None and len(cookie) in COOKIE_LENGTHS:
+            rcode = NOERROR
+    return Reject(packet[:2], 0, rd, rcode, b"", edns)
 
 
 def _labels(packet: bytes, start: int) -> tuple[int, ...] | None:
@@ -242,7 +258,7 @@ def _skip_name(packet: bytes, at: int) -> int:
     return -1
 
 
-def _cookie(options: bytes) -> tuple[bool, bytes | None]:
+def cookie_in(options: bytes) -> tuple[bool, bytes | None]:
     """(whether the list of options is whole, the first COOKIE in it or None)."""
     at, size, cookie = 0, len(options), None
     while at < size:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dnsd import query, tsig
 from dnsd.compiler import CompiledAnswer, Rng, draw_order, draw_orders
+from dnsd.cookies import CLIENT, Cookies, Verdict
 from dnsd.keyring import Key
 from dnsd.query import Edns, Query, Reject, Signed, limit_of, parse_query
 from dnsd.table import AnswerTable, ServedZone
@@ -19,6 +20,7 @@ from dnsd.wire import (
     STALE_NXDOMAIN,
     Message,
     assemble,
+    identity,
     option,
     refuse,
     servfail,
@@ -33,16 +35,29 @@ ORDERS_BYTES = 4096
 """Octets of the orders of one answer together; of large answers fewer are kept."""
 
 
+AMPLIFICATION = 10
+"""By how many times the octets of its question an answer to a stranger may exceed it over UDP:
+his address may be forged, and the answer hit somebody else."""
+
+KEEPALIVE_UNIT = 0.1
+"""Seconds (RFC 7828, section 3.1)."""
+
+IDENTITIES = frozenset({b"\x02id\x06server\0", b"\x08hostname\x04bind\0"})
+"""Names in class CHAOS that ask who answers (RFC 4892)."""
+
+
 class Peer(NamedTuple):
     """Who asks: the address as 4 or 16 octets, over TCP or not, in a trusted network or not.
 
-    `key` is the one that the query is signed with, and the reply will be.
+    `key` is the one that the query is signed with, and the reply will be.  `idle` are the
+    seconds that its connection may be idle, 0 when it should be ended.
     """
 
     address: bytes
     tcp: bool = False
     trusted: bool = True
     key: Key | None = None
+    idle: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,9 @@ class Reply(NamedTuple):
 
     `dropped` says why nothing is sent; `error` is what went wrong within; `keep` is there
     where the reply may be remembered.  `transfer` makes the messages of one that takes several;
-    `tsig` names the fault of a signature that was not good.
+    `tsig` names the fault of a signature that was not good.  `plain`: the request was, so that
+    to another case of its name the same octets are the answer.  `cookie` is the verdict on
+    the asker's.
     """
 
     packet: bytes | None
@@ -76,12 +93,18 @@ class Reply(NamedTuple):
     error: Exception | None = None
     transfer: Transfer | None = None
     tsig: str = ""
+    plain: bool = False
+    cookie: Verdict | None = None
+
+
+AskedT = TypeVar("AskedT", Query, Reject)
 
 
 class Responder:
     """Answers from *table*; orders of records come from *rng*.
 
-    Without *transfers* nobody gets one; without *signatures* no key is known.
+    Without *transfers* nobody gets one; without *signatures* no key is known; without *cookies*
+    they are ignored.  *name* is what it calls itself to those who ask (empty: nothing).
     """
 
     def __init__(
@@ -91,11 +114,15 @@ class Responder:
         *,
         transfers: Transfers | None = None,
         signatures: Signatures | None = None,
+        cookies: Cookies | None = None,
+        name: bytes = b"",
     ) -> None:
         self.table = table
         self._rng = rng
         self._transfers = transfers
         self._signatures = signatures or Signatures()
+        self._cookies = cookies
+        self._name = name
 
     def respond(self, packet: bytes, peer: Peer, now: float) -> bytes | None:
         """The reply to *packet*, None for none.  Never raises, whatever the octets."""
@@ -111,9 +138,11 @@ class Responder:
             parsed = parse_query(packet)
             match parsed:
                 case Query():
-                    return self._answer(parsed, peer, packet)
+                    if parsed.edns is None or not (parsed.edns.options or peer.tcp):
+                        return self._answer(parsed, peer, packet)
+                    return self._with_options(parsed, peer, packet)
                 case Reject():
-                    return _refused(parsed)
+                    return self._rejected(parsed, peer)
                 case Signed():
                     return self._signed(parsed, packet, peer, now)
             return Reply(None, dropped=parsed.reason)
@@ -126,18 +155,58 @@ class Responder:
         except Exception:  # the parser itself failed: the bare header will do
             return Reply(servfail(packet), rcode=query.SERVFAIL, error=error)
         if isinstance(asked, Query):
-            return _coded(asked, query.SERVFAIL)._replace(error=error)
+            return _coded(asked, query.SERVFAIL)._replace(error=error, plain=False)
         return Reply(servfail(packet), rcode=query.SERVFAIL, error=error)
+
+    def _with_options(self, asked: Query, peer: Peer, packet: bytes) -> Reply:
+        """The reply to a query that has options, or may be given some."""
+        asked, verdict = self._greeted(asked, peer)
+        if verdict is None:
+            return self._answer(asked, peer, packet)
+        if verdict.valid and not peer.trusted:
+            peer = peer._replace(trusted=True)  # it has shown that it is where it says
+        return self._answer(asked, peer, packet)._replace(cookie=verdict)
+
+    def _rejected(self, asked: Reject, peer: Peer) -> Reply:
+        asked, verdict = self._greeted(asked, peer)
+        if asked.rcode == query.NOERROR and verdict is not None:
+            # RFC 7873, section 5.4: it asks whether its cookie is good.
+            _, cookie = query.cookie_in(asked.edns.options if asked.edns else b"")
+            is_new = cookie is not None and len(cookie) == CLIENT
+            if not verdict.valid and not is_new and not peer.tcp:
+                asked = asked._replace(rcode=query.BADCOOKIE)
+        return _refused(asked)._replace(cookie=verdict)
+
+    def _greeted(self, asked: AskedT, peer: Peer) -> tuple[AskedT, Verdict | None]:
+        """*asked* with the options that any reply to it has, and the verdict on its cookie."""
+        edns = asked.edns
+        if edns is None or edns.version:
+            return asked, None
+        whole, cookie = query.cookie_in(edns.options)
+        if not whole or (cookie is not None and len(cookie) not in query.COOKIE_LENGTHS):
+            return asked, None
+        codes = {code for code, _ in query.options_in(edns)}
+        options, verdict = b"", None
+        if query.NSID in codes and self._name:
+            options += option(query.NSID, self._name)  # RFC 5001, section 2.1
+        if peer.tcp and (query.KEEPALIVE in codes or peer.idle == 0):
+            # RFC 7828, section 3.3.2: whoever should leave is told unasked.
+            units = round(peer.idle / KEEPALIVE_UNIT)
+            options += option(query.KEEPALIVE, units.to_bytes(2, "big"))
+        if cookie is not None and self._cookies is not None:
+            verdict = self._cookies.judge(cookie, peer.address)
+            options += verdict.option
+        return asked._replace(edns=edns._replace(reply=options)), verdict
 
     def _signed(self, parsed: Signed, packet: bytes, peer: Peer, now: float) -> Reply:
         """The reply to a signed query: that to the same without signature, and signed."""
-        asked = parsed.unverified
+        asked, _ = self._greeted(parsed.unverified, peer)
         once = peer.tcp and _qtype_of(asked) in _TRANSFERS
         verdict = self._signatures.judge(packet, parsed.tsig_at, once=once)
         if isinstance(verdict, Refusal):
             return self._unverified(asked, verdict)
         reply = self.answer(verdict.packet, peer._replace(key=verdict.key), now)
-        reply = reply._replace(keep=None)
+        reply = reply._replace(keep=None, plain=False)
         chain, clock = Chain(verdict), self._signatures.clock
         if reply.transfer is not None:
             reply.transfer.sign_with(lambda message: chain.sign(message, clock()))
@@ -160,15 +229,21 @@ class Responder:
     def _answer(self, asked: Query, peer: Peer, packet: bytes) -> Reply:
         # 9. One class: all others belong to somebody else.
         if asked.qclass != query.IN:
-            return _coded(asked, query.REFUSED)
+            return self._of_other_class(asked)
+        speaking = asked  # for our zone, that is
         if asked.edns is not None and asked.edns.options:
             options = self._options(asked)
             if options is None:
                 return _coded(asked, query.FORMERR)
-            asked = asked._replace(edns=asked.edns._replace(reply=options))
+            if options:
+                edns = asked.edns._replace(reply=options + asked.edns.reply)
+                speaking = asked._replace(edns=edns)
+        limit = limit_of(asked.edns, tcp=peer.tcp)
+        if not (peer.trusted or peer.tcp):
+            limit = min(limit, AMPLIFICATION * len(packet))
         answer = self.table.known(asked)
         if answer is not None:
-            return self._assembled(asked, answer, peer)
+            return self._assembled(speaking, answer, peer, limit)
         # 10. Not ours.  REFUSED lets the next server of a resolver's list have its chance.
         served = self.table.zone_of(asked)
         transfer = asked.qtype in _TRANSFERS
@@ -181,12 +256,22 @@ class Responder:
             return _coded(asked, query.SERVFAIL, NOT_READY)
         # 12. Transfers.
         if transfer:
-            return self._transfer(asked, served, peer, packet)
+            return self._transfer(asked, speaking, served, peer, packet)
         # 13. and 14.
         answer = self.table.lookup(served, asked)
         if answer.rcode == query.SERVFAIL:
             return _coded(asked, query.SERVFAIL)
-        return self._assembled(asked, answer, peer)
+        return self._assembled(speaking, answer, peer, limit)
+
+    def _of_other_class(self, asked: Query) -> Reply:
+        if not (
+            self._name
+            and asked.qclass == query.CH
+            and asked.qtype in (query.TXT, query.ANY)
+            and asked.key in IDENTITIES
+        ):
+            return _coded(asked, query.REFUSED)
+        return Reply(identity(asked, self._name), asked.qtype, query.NOERROR)
 
     def _options(self, asked: Query) -> bytes | None:
         """The options of a reply that speaks for a zone of ours; None where they were asked
@@ -208,7 +293,9 @@ class Responder:
             options += option(query.EXPIRE, EXPIRE.to_bytes(4, "big"))
         return options
 
-    def _transfer(self, asked: Query, served: ServedZone, peer: Peer, packet: bytes) -> Reply:
+    def _transfer(
+        self, asked: Query, speaking: Query, served: ServedZone, peer: Peer, packet: bytes
+    ) -> Reply:
         if len(asked.labels) != served.labels:
             return _coded(asked, query.NOTAUTH)
         if asked.qtype == query.AXFR and not peer.tcp:
@@ -216,7 +303,7 @@ class Responder:
         if self._transfers is None:
             return _coded(asked, query.REFUSED, PROHIBITED)
         outcome = self._transfers.answer(
-            asked, served, packet, key=peer.key, address=peer.address, tcp=peer.tcp
+            speaking, served, packet, key=peer.key, address=peer.address, tcp=peer.tcp
         )
         match outcome:
             case Denied(rcode, ede):
@@ -226,8 +313,7 @@ class Responder:
             case _:
                 return Reply(None, asked.qtype, query.NOERROR, transfer=outcome)
 
-    def _assembled(self, asked: Query, answer: CompiledAnswer, peer: Peer) -> Reply:
-        limit = limit_of(asked.edns, tcp=peer.tcp)
+    def _assembled(self, asked: Query, answer: CompiledAnswer, peer: Peer, limit: int) -> Reply:
         if peer.key is not None:
             limit -= peer.key.tsig_size
         ede = None if self.table.state != "stale" else _staleness(answer)
@@ -237,7 +323,14 @@ class Responder:
         else:
             message, keep = self._kept(asked, answer, answer.group, limit, ede)
         packet = asked.id + message.after_id(self.table.serial)
-        return Reply(packet, asked.qtype, answer.rcode, message.truncated, keep=keep)
+        return Reply(
+            packet,
+            asked.qtype,
+            answer.rcode,
+            message.truncated,
+            keep=keep,
+            plain=asked.plain and not peer.tcp,
+        )
 
     def _kept(
         self, asked: Query, answer: CompiledAnswer, group: str, limit: int, ede: int | None
@@ -267,9 +360,8 @@ def _staleness(answer: CompiledAnswer) -> int:
 
 def _coded(asked: Query, rcode: int, ede: int | None = None) -> Reply:
     """A reply of *rcode* alone to a question that was read; it speaks for no zone."""
-    edns = None if asked.edns is None else asked.edns._replace(reply=b"")
-    reject = Reject(asked.id, 0, asked.rd, rcode, asked.question, edns)
-    return Reply(refuse(reject, ede), asked.qtype, rcode)
+    reject = Reject(asked.id, 0, asked.rd, rcode, asked.question, asked.edns)
+    return Reply(refuse(reject, ede), asked.qtype, rcode, plain=asked.plain)
 
 
 def _refused(reject: Reject) -> Reply:

@@ -7,10 +7,14 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from dnsd.config import Config, zones_of
+from dnsd.cookies import Cookies
+from dnsd.front import Front
+from dnsd.limits import RateLimiter
 from dnsd.memo import Memo
 from dnsd.metrics import Counts, DnsdCollector
 from dnsd.primary import Primary
@@ -21,6 +25,7 @@ from dnsd.udp import Senders, UdpEndpoint
 from dnsd.updater import Updater
 from registry.follower import Follower
 from registry.runtime import logs
+from registry.runtime.config import ConfigError
 from registry.runtime.metrics import registry_for
 from registry.runtime.supervisor import WorkerLink
 
@@ -43,8 +48,13 @@ class Service:
     """A worker of dnsd: answers on *sockets* what the store says."""
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], link: WorkerLink | None = None
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        link: WorkerLink | None = None,
+        reread: Callable[[], Config] | None = None,
     ) -> None:
+        self._reread = reread or (lambda: config)
         self._sockets = sockets
         self._link = link
         self.counts = Counts()
@@ -76,22 +86,35 @@ class Service:
             problem=self._problem,
             tells=link is None or link.index == 0,
         )
+        self._cookies = Cookies(config.cookie_secret or (os.urandom(16),), time.time)
         responder = Responder(
             table,
             random.Random(),
             transfers=self.primary.transfers,
             signatures=self.primary.signatures,
+            cookies=self._cookies,
+            name=config.nsid.encode(),
         )
+        limiter = None
+        if config.rate_limit:
+            limiter = RateLimiter(config.rate_limit, config.rate_slip, os.urandom(16))
+        front = Front(responder, self.memo, self.counts, cookies=self._cookies, limiter=limiter)
         senders = Senders(config.networks)
         self._tcp = TcpServer(responder, senders, self.counts, outgoing=self.primary.outgoing)
         self._udp = [
-            UdpEndpoint(sock, responder, self.memo, senders, self.counts)
+            UdpEndpoint(sock, front, self.memo, senders, self.counts)
             for sock in sockets
             if sock.type == socket.SOCK_DGRAM
         ]
         self.metrics = registry_for("dnsd")
         self.metrics.register(
-            DnsdCollector(self.counts, self.memo, self.updater.feed, self.primary.journal)
+            DnsdCollector(
+                self.counts,
+                self.memo,
+                self.updater.feed,
+                self.primary.journal,
+                self._cookies,
+            )
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -122,8 +145,17 @@ class Service:
         await self._tcp.close()
 
     def reload(self) -> None:
-        """Read the keys again."""
+        """Read the keys and the cookies' secrets again."""
         self.primary.reload()
+        try:
+            secrets = self._reread().cookie_secret
+        except ConfigError as error:
+            log.error("cookie secrets not read again", error="; ".join(error.problems))
+            return
+        if not secrets:
+            return  # the one drawn at the start stays
+        self._cookies.use(secrets)
+        log.info("cookie secrets read again", secrets=len(secrets))
 
     def _changed(self, services: Collection[str]) -> None:
         self.updater.changed(services)

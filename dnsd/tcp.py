@@ -21,6 +21,9 @@ TICK = 1.0
 MESSAGES_A_TURN = 32
 """Messages of one connection before others, and UDP, have their turn: about 1 ms."""
 
+SCARCE = 0.9
+"""Of the places: when so many are taken, peers are told to leave (RFC 9210, section 4.2)."""
+
 VICTIMS = 8
 """Of the longest idle, how many are looked at for one to close when all places are taken."""
 
@@ -59,6 +62,7 @@ class TcpServer:
         self.outgoing = outgoing or Outgoing(counts)
         self._senders = senders
         self._servers: list[asyncio.Server] = []
+        self._is_stopping = False
         self._open: OrderedDict[Connection, None] = OrderedDict()
         self._of_source: dict[bytes, OrderedDict[Connection, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -76,8 +80,15 @@ class TcpServer:
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that are open are still served."""
+        self._is_stopping = True
         for server in self._servers:
             server.close()
+
+    @property
+    def idle(self) -> float:
+        """Seconds that a connection may be idle from now on; 0 when it should end."""
+        short = len(self._open) >= self.limits.connections * SCARCE
+        return 0.0 if self._is_stopping or short else self.limits.idle
 
     async def close(self) -> None:
         """Close all."""
@@ -104,7 +115,8 @@ class TcpServer:
         self._of_source.setdefault(address, OrderedDict())[connection] = None
         self.counts.tcp_accepted += 1
         self.counts.tcp_open = len(self._open)
-        return Peer(address, tcp=True, trusted=self._senders.trusts(address))
+        trusted = self._senders.trusts(address)
+        return Peer(address, tcp=True, trusted=trusted, idle=self.idle)
 
     def _make_room(self, places: "OrderedDict[Connection, None]") -> bool:
         victim = next((c for c in islice(places, VICTIMS) if not c.is_busy), None)
@@ -223,6 +235,8 @@ class Connection(asyncio.Protocol):
         if transport is None or peer is None or transport.is_closing():
             return
         now = self._loop.time()
+        if peer.idle != self._server.idle:
+            peer = self._peer = peer._replace(idle=self._server.idle)
         served = 0
         while (
             served < MESSAGES_A_TURN

@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from dnsd.front import Front
 from dnsd.memo import Memo
 from dnsd.metrics import Counts
 from dnsd.mmsg import (
@@ -23,7 +24,7 @@ from dnsd.mmsg import (
     readers,
     writers,
 )
-from dnsd.responder import Peer, Responder
+from dnsd.responder import Peer
 from dnsd.sockets import IP_PKTINFO, is_wildcard
 from registry.runtime.config import Network
 
@@ -44,7 +45,7 @@ _NOTHING: Iterator[bytes] = iter(())
 
 
 def _never(request: bytes, default: Iterator[bytes]) -> Iterator[bytes]:
-    """Nothing is remembered for a sender that was not judged yet, or is not answered."""
+    """Nothing is answered here for a sender that was not judged yet, or is a stranger."""
     return default
 
 
@@ -74,13 +75,13 @@ class UdpEndpoint:
     def __init__(
         self,
         sock: socket.socket,
-        responder: Responder,
+        front: Front,
         memo: Memo,
         senders: Senders,
         counts: Counts,
     ) -> None:
         self._sock = sock
-        self._responder = responder
+        self._front = front
         self._memo = memo
         self._senders = senders
         self._counts = counts
@@ -150,7 +151,7 @@ class UdpEndpoint:
             self._counts.drop("send", failed)
 
     def _ask(self, batch: Batch, i: int, length: int) -> bytes | None:
-        """The reply after its ID to what no memory answers; None for none."""
+        """The reply after its ID to what the loop cannot answer; None for none."""
         if length == RECEIVE and batch.is_cut(i):
             self._counts.drop("oversize")
             return None
@@ -163,7 +164,8 @@ class UdpEndpoint:
             self._counts.drop("source")
             return None
         (packet,) = readers()[length + 2](batch.buffer, SLOT * i)
-        reply = self._answer(packet, peer) if known else self._remembered(packet, peer)
+        ask = self._front.missed if known and peer.trusted else self._front.answer
+        reply = ask(packet, peer, time.monotonic())
         return None if reply is None else reply[2:]
 
     def _judge(self, batch: Batch, i: int) -> Peer | None:
@@ -176,17 +178,10 @@ class UdpEndpoint:
             self._verdicts.clear()
             self._peers.clear()
         peer = Peer(address, trusted=self._senders.trusts(address))
-        memo = self._memo.trusted if peer.trusted else self._memo.strangers
         key = self._addresses[i]
-        self._verdicts[key], self._peers[key] = memo.get, peer
+        self._verdicts[key] = self._memo.trusted.get if peer.trusted else _never
+        self._peers[key] = peer
         return peer
-
-    def _answer(self, packet: bytes, peer: Peer) -> bytes | None:
-        reply = self._responder.answer(packet, peer, time.monotonic())
-        self._counts.note(reply, tcp=False)
-        if reply.keep is not None:
-            self._memo.keep(packet[2:], peer.trusted, reply, reply.keep)
-        return reply.packet
 
     def drain_plainly(self) -> None:
         """The same, a datagram a call, where there are no batches to be had."""
@@ -202,12 +197,8 @@ class UdpEndpoint:
                 self._counts.drop("oversize")
             else:
                 peer = Peer(address, trusted=self._senders.trusts(address))
-                self._reply_plainly(self._remembered(packet, peer), control, source)
-
-    def _remembered(self, packet: bytes, peer: Peer) -> bytes | None:
-        memo = self._memo.trusted if peer.trusted else self._memo.strangers
-        body = next(memo.get(packet[2:], _NOTHING), None)
-        return self._answer(packet, peer) if body is None else packet[:2] + body
+                reply = self._front.answer(packet, peer, time.monotonic())
+                self._reply_plainly(reply, control, source)
 
     def _reply_plainly(
         self, reply: bytes | None, control: list[tuple[int, int, bytes]], source: object

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dnsd.compiler import CompiledAnswer, Glue
-from dnsd.query import BADVERS, HEADER, MAX_UDP, NOERROR, NOTIMP, Edns, Query, Reject
+from dnsd.query import (
+    BADVERS,
+    CH,
+    HEADER,
+    MAX_UDP,
+    NOERROR,
+    NOTIMP,
+    TXT,
+    Edns,
+    Query,
+    Reject,
+)
 
 STALE_ANSWER, NOT_READY, PROHIBITED, STALE_NXDOMAIN, NOT_AUTHORITATIVE = 3, 14, 18, 19, 20
 """Extended errors that we send (RFC 8914, section 4), always without text."""
@@ -150,11 +161,40 @@ def refuse(reject: Reject, ede: int | None = None) -> bytes:
     )
 
 
-def truncated(reply: bytes, asked: Reject) -> bytes:
+def truncated(reply: bytes, asked: Query | Reject) -> bytes:
     """*reply* as one that did not fit: TC, the question and OPT, no record."""
     opt = opt_record(asked.edns, NOERROR, None)
-    counts = b"\0\1\0\0\0\0\0" + (b"\1" if opt else b"\0")
+    counts = (b"\0\1" if asked.question else b"\0\0") + b"\0\0\0\0\0"
+    counts += b"\1" if opt else b"\0"
     return reply[:2] + bytes((reply[2] | _TC, NOERROR)) + counts + asked.question + opt
+
+
+def identity(query: Query, text: bytes) -> bytes:
+    """The reply, its ID included, that says *text* in class CHAOS (RFC 4892)."""
+    opt = opt_record(query.edns, NOERROR, None)
+    fixed = b"\xc0\x0c" + bytes((0, TXT, 0, CH)) + bytes(4)
+    rdata = bytes((len(text),)) + text
+    return b"".join(
+        (
+            query.id,
+            bytes((0x80 | _AA | query.rd, NOERROR)),
+            b"\0\1\0\1\0\0\0",
+            b"\1" if opt else b"\0",
+            query.question,
+            fixed + len(rdata).to_bytes(2, "big") + rdata,
+            opt,
+        )
+    )
+
+
+def with_cookie(reply: bytes, option: bytes) -> bytes | None:
+    """*reply*, whose OPT has no option but an extended error, with *option* in it; else None."""
+    for size in (0, 6):
+        at = len(reply) - size - 11
+        if reply[at : at + 5] == _OPT_FIXED and reply[at + 9 : at + 11] == bytes((0, size)):
+            room = (size + len(option)).to_bytes(2, "big")
+            return reply[: at + 9] + room + reply[at + 11 :] + option
+    return None
 
 
 def opt_record(edns: Edns | None, rcode: int, ede: int | None) -> bytes:
@@ -193,9 +233,11 @@ __all__ = [
     "NOTIMP",
     "Message",
     "assemble",
+    "identity",
     "opt_record",
     "option",
     "refuse",
     "servfail",
     "truncated",
+    "with_cookie",
 ]

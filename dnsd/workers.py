@@ -2,12 +2,13 @@
 
 import json
 import os
+import secrets
 import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dnsd.config import Config
+from dnsd.config import RANDOM_SECRET, Config
 from dnsd.metrics import SUMMED_GAUGES
 from dnsd.sockets import addresses_of, bind_all, close_all
 from registry.runtime import logs
@@ -32,6 +33,9 @@ class Workers:
     async def start(self) -> None:
         """Bind everything first: a second dnsd must not get half of this one's queries."""
         self._sockets = bind_all(self._config.listen, self._config.workers)
+        if not self._config.cookie_secret:
+            # For the workers and their replacements, who know each other's cookies by it.
+            os.environ.setdefault(RANDOM_SECRET, secrets.token_hex(16))
         supervisor = self._supervisor = Supervisor(
             "dnsd", self._sockets, self._command, summed_gauges=SUMMED_GAUGES
         )

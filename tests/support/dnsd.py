@@ -6,6 +6,7 @@ from typing import Any
 
 import dns.message
 
+from dnsd.cookies import Cookies
 from dnsd.memo import Memo
 from dnsd.responder import Peer, Reply, Responder
 from dnsd.table import AnswerTable, State
@@ -46,6 +47,8 @@ class Dnsd:
         zones: Sequence[str] = (APEX,),
         state: State = "fresh",
         seed: int = 1,
+        cookies: Cookies | None = None,
+        name: bytes = b"",
     ) -> None:
         self.catalog = Catalog()
         self.problems: list[tuple[str, str]] = []
@@ -55,7 +58,7 @@ class Dnsd:
             state=state,
             problem=lambda service, what: self.problems.append((service, what)),
         )
-        self.responder = Responder(self.table, random.Random(seed))
+        self.responder = Responder(self.table, random.Random(seed), cookies=cookies, name=name)
         self.memo = Memo(self.table.serial)
         for one in instances:
             self.up(one)

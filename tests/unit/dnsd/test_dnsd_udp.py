@@ -11,6 +11,7 @@ import pytest
 
 from dnsd import udp
 from dnsd.config import PRIVATE
+from dnsd.front import Front
 from dnsd.metrics import Counts
 from dnsd.mmsg import RECEIVE, available
 from dnsd.sockets import bind_all, close_all
@@ -40,7 +41,7 @@ async def serving(
     counts = Counts()
     senders = Senders(networks(trusted) if trusted else PRIVATE)
     endpoints = [
-        UdpEndpoint(sock, dnsd.responder, dnsd.memo, senders, counts)
+        UdpEndpoint(sock, Front(dnsd.responder, dnsd.memo, counts), dnsd.memo, senders, counts)
         for sock in sockets
         if sock.type == socket.SOCK_DGRAM
     ]
