@@ -44,6 +44,8 @@ class _Worker:
     reader: asyncio.StreamReader | None = None
     writer: asyncio.StreamWriter | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    owed: int = 0
+    """Reports asked for and not read: one that comes late is no answer to the next question."""
     last: list[metrics.Family] = field(default_factory=list)
     missing: list[str] = field(default_factory=lambda: ["not started"])
 
@@ -171,6 +173,7 @@ class Supervisor:
         if worker.writer is not None:
             worker.writer.close()
         worker.reader = worker.writer = None
+        worker.owed = 0
 
     async def _watch(self) -> None:
         """Ask every worker about its readiness, often while one is not ready, else each second."""
@@ -188,7 +191,11 @@ class Supervisor:
             with contextlib.suppress(OSError, TimeoutError, ValueError):
                 async with asyncio.timeout(ANSWER_TIMEOUT):
                     writer.write(b"report\n")
-                    report = json.loads(await reader.readline())
+                    worker.owed += 1
+                    while worker.owed:
+                        line = await reader.readline()
+                        worker.owed -= 1
+                    report = json.loads(line)
             if worker.reader is not reader:
                 return  # it died meanwhile, and what it counted is kept already
             worker.missing = list(report["missing"])

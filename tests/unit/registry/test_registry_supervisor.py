@@ -120,6 +120,9 @@ async def test_a_worker_that_does_not_answer_is_missing_until_it_does(part: Part
     await until(lambda: part.supervisor.missing() == [], START)
     assert part.supervisor.pids == pids
 
+    await part.ask(0)
+    assert await part.counts("connected_total", 3.0), "a report that came late is not taken for it"
+
 
 async def test_draining_waits_for_the_workers_and_starts_no_other(part: Part) -> None:
     part.ready.touch()
