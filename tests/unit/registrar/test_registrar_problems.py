@@ -1,6 +1,9 @@
 """Each error has one status, and says what would be right."""
 
+import ast
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +31,9 @@ from registry.errors import (
         (StoreUnavailable("x"), 503),
         (errors.ViewNotReady("x"), 503),
         (errors.MalformedBody("x"), 400),
+        (errors.BodyTooDeep("x"), 400),
+        (errors.Unauthorized("x"), 401),
+        (errors.Forbidden("x"), 403),
         (errors.BodyTooLarge("x"), 413),
         (errors.SlowBody("x"), 408),
         (errors.WrongMediaType("x"), 415),
@@ -60,11 +66,34 @@ def test_fields_are_named_where_there_are_any() -> None:
     }
 
 
-def test_who_is_to_come_back_is_told_when() -> None:
-    answer = problems.answer_to(StoreUnavailable("x"))
+@pytest.mark.parametrize("error", [StoreUnavailable("x"), errors.LimitReached("x", "y")])
+def test_who_is_to_come_back_is_told_when(error: Exception) -> None:
+    answer = problems.answer_to(error)
 
     assert answer is not None
     assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_a_body_too_deep_has_a_type_of_its_own() -> None:
+    """It is malformed too, but says which bound it met."""
+    answer = problems.answer_to(errors.BodyTooDeep("x"))
+
+    assert answer is not None
+    assert answer.name == "body-too-deep"
+
+
+def test_every_limit_is_in_the_manual() -> None:
+    package = Path(problems.__file__).parent
+    named = set()
+    for path in package.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(ast.Name("LimitReached"), [ast.Constant(str(name)), *_]):
+                    named.add(f"limit-{name}")
+    told = set(re.findall("`(limit-[a-z-]+)`", (package / "README.md").read_text()))
+
+    assert len(named) > 8
+    assert told == named
 
 
 def test_a_bug_is_not_in_the_table() -> None:
