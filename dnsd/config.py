@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dnsd.cookies import MAX_SECRETS
 from dnsd.keyring import NO_KEYS, Keyring, key_name, read_keys, shown
+from dnsd.reverse import count_of, zones_for
 from dnsd.zone import MAX_ZONE, NOTIFIED_REFRESH, NOTIFIED_RETRY, REFRESH, RETRY, Zone, to_wire
 from registry import names
 from registry.address import StoreAddress, address_problems
@@ -27,6 +28,12 @@ from registry.runtime.config import (
 
 ADMIN = HostPort("127.0.0.1", 9153)
 DEFAULT_SERVER = "ns1"
+
+MAX_REVERSE = 1024
+"""Reverse zones: a /9 makes 128 of /16."""
+
+INVENTED = frozenset("test example lan home corp mail private intranet localdomain domain".split())
+"""Top names that nobody owns, or that somebody may own one day (RFC 6761; RFC 6762, appendix G)."""
 
 MAX_IDENTITY = 64
 """Octets of what a server calls itself."""
@@ -146,6 +153,12 @@ class Config:
         help="zones to serve, all with the same services; targets are named in the first",
         metavar="NAME[,...]",
     )
+    reverse: tuple[Network, ...] = option(
+        networks,
+        default=(),
+        help="networks whose addresses lead back to the names of instances; by default none",
+        metavar="CIDR[,...]",
+    )
     workers: int = option(
         integer(1, 64),
         default=1,
@@ -253,7 +266,25 @@ def problems(config: Config) -> Iterator[str]:
     for apex in config.zone:
         if len(to_wire(apex)) > MAX_ZONE:
             yield f"setting zone: {apex} has more than {MAX_ZONE} octets, no room for names in it"
+    if any(network.prefixlen == 0 for network in config.reverse):
+        yield "setting reverse: all addresses are no network of yours; give those of your services"
+    elif count_of(config.reverse) > MAX_REVERSE:
+        yield (
+            f"setting reverse: {count_of(config.reverse)} zones, at most {MAX_REVERSE}; networks"
+            " that end at a whole octet (IPv4) or hexadecimal digit (IPv6) make one each"
+        )
     yield from _transfer_problems(config)
+
+
+def warnings(config: Config) -> Iterator[str]:
+    """What may be meant so, and is worth a word."""
+    for apex in config.zone:
+        top = apex.split(".")[-2]
+        if top in INVENTED or apex == top + ".":
+            yield (
+                f"setting zone: {apex} is under a top name that is nobody's to use; better a"
+                " sub-domain you own, or one under internal."
+            )
 
 
 def _transfer_problems(config: Config) -> Iterator[str]:
@@ -291,7 +322,8 @@ def keys_of(config: Config) -> Keyring:
         raise ConfigError([f"{where}: {error}"]) from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {problem}" for problem in error.problems) from None
-    strange = {zone for key in keys.values() for zone in key.zones} - set(config.zone)
+    served = {*config.zone, *zones_for(config.reverse)}
+    strange = {zone for key in keys.values() for zone in key.zones} - served
     if strange:
         raise ConfigError([f"{where}: {', '.join(sorted(strange))}: not a zone that is served"])
     return keys
@@ -314,7 +346,7 @@ def notify_sources(config: Config) -> dict[int, str]:
 
 
 def zones_of(config: Config) -> list[Zone]:
-    """The zones to serve, the canonical one first."""
+    """The zones to serve, the canonical one first, reverse ones last."""
     servers: dict[str, list[str]] = {}
     if config.ns:
         for server in config.ns:
@@ -324,4 +356,7 @@ def zones_of(config: Config) -> list[Zone]:
     of_zone = tuple((label, tuple(dict.fromkeys(found))) for label, found in servers.items())
     # Who is told of changes asks sooner whether one was missed.
     times = (NOTIFIED_REFRESH, NOTIFIED_RETRY) if config.notify else (REFRESH, RETRY)
-    return [Zone(apex, of_zone, *times) for apex in config.zone]
+    return [
+        *(Zone(apex, of_zone, *times) for apex in config.zone),
+        *(Zone(apex, of_zone, *times, config.zone[0]) for apex in zones_for(config.reverse)),
+    ]

@@ -117,10 +117,19 @@ class Updater:
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             self.look()
+            await self._settle()
             now = time.monotonic()
             if self._path is not None and self._saves and now - saved_at >= SAVE_INTERVAL:
                 saved_at = now
                 await self.save(self._path)
+
+    async def _settle(self) -> None:
+        """Bring the sets up to date to which many services add, so that nobody waits for it."""
+        until = time.monotonic() + SLICE
+        while not self._table.settle(1):
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + SLICE
 
     def look(self) -> None:
         """Take note of how current the feed is."""

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dnsd.config import RANDOM_SECRET, Config
+from dnsd.config import RANDOM_SECRET, Config, warnings
 from dnsd.metrics import SUMMED_GAUGES
 from dnsd.sockets import addresses_of, bind_all, close_all
 from registry.runtime import logs
@@ -46,6 +46,8 @@ class Workers:
 
     def _announce(self) -> None:
         assert self._admin is not None
+        for warning in warnings(self._config):
+            log.warning(warning)
         dns = ",".join(map(str, addresses_of(self._sockets[0])))
         log.info(
             "serving",
