@@ -68,3 +68,9 @@ async def _tasks_end() -> AsyncIterator[None]:
     except AssertionError:
         leaked = [repr(task.get_coro()) for task in others()]
         pytest.fail(f"tasks left behind: {leaked[:5]}")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Octets are named by their place in the table: a random id in them would give each worker
+    of a parallel run tests of other names."""
+    return argname if isinstance(val, bytes) else None
