@@ -1,4 +1,4 @@
-"""`python -m benchmarks.dns`: all servers on one core in turn, dnsperf on another.
+"""`python -m benchmarks.dns`: all servers on one core in turn, the load on another.
 
 Exits 1 when dnsd is slower than BIND, or when its answers have another shape than a peer's.
 """
@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import socket
 import statistics
@@ -23,11 +22,9 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from benchmarks.dns import data, servers
+from benchmarks.dns import data, loads, servers
+from benchmarks.dns.loads import Mix, Outcome
 from benchmarks.dns.servers import Server, Stage
-
-QUESTIONS = 200_000
-"""Lines that dnsperf goes through again and again."""
 
 SERVER_CORE, LOAD_CORE = 0, 1
 
@@ -56,8 +53,19 @@ def main() -> int:
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--instances", type=int, default=3, help="of each service, at most 16")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5, help="of load, each server and round")
-    parser.add_argument("--edns", action="store_true", help="questions with EDNS")
+    parser.add_argument("--seconds", type=int, default=5, help="of load, each time")
+    parser.add_argument(
+        "--mix",
+        default=",".join(loads.MIXES),
+        metavar="NAME[,...]",
+        help="of plain, edns, case (names in random case), cookie (of each client)",
+    )
+    parser.add_argument(
+        "--changes", type=int, default=0, help="dnsd alone, with and without so many a second"
+    )
+    parser.add_argument(
+        "--floods", action="store_true", help="dnsd alone: its memory before and after floods"
+    )
     parser.add_argument(
         "--only", default="", metavar="NAME[,...]", help="servers to measure, dnsd among them"
     )
@@ -73,18 +81,36 @@ def main() -> int:
 
 
 async def _run(options: argparse.Namespace, directory: Path) -> int:
+    wanted = [name.strip() for name in options.mix.split(",") if name.strip()]
+    if strange := set(wanted) - set(loads.MIXES):
+        print(f"error: no such mix: {', '.join(sorted(strange))}")
+        return 2
     (directory / "zone").write_text(data.zone_file(options.services, options.instances))
-    questions = directory / "questions"
-    questions.write_text("\n".join(data.questions(options.services, QUESTIONS)) + "\n")
+    program = await loads.build(directory)
+    if program is None and "cookie" in wanted:
+        print("cookie: skipped, no C compiler")
+        wanted.remove("cookie")
+    alone = options.changes or options.floods
+    if alone and program is None:
+        print("error: no C compiler")
+        return 2
     stage = Stage(directory, SERVER_CORE)
     sweeping: asyncio.Task[None] | None = None
     try:
         url = await servers.start_store(stage, options.services, options.instances)
         sweeping = asyncio.create_task(servers.keep_swept(url))
-        running = await _start_all(stage, url, options.only)
+        running = await _start_all(stage, url, "dnsd" if alone else options.only)
+        if options.changes:
+            return await _with_changes(running[0], url, directory, options, program)
+        if options.floods:
+            return await _floods(running[0], directory, options, program)
         shapes = {s.name: await _shape(s) for s in running if s.name != "C echo"}
-        scores = await _measure(running, questions, options)
-        return _report(running, scores, shapes)
+        status = 0
+        for mix in loads.mixes(directory, options.services, wanted):
+            print(f"--- {mix.name}")
+            scores = await _measure(running, mix, options, program)
+            status |= _report(running, scores, shapes)
+        return status
     finally:
         if sweeping is not None:
             sweeping.cancel()
@@ -99,6 +125,7 @@ async def _start_all(stage: Stage, url: str, only: str) -> list[Server]:
         "Knot": lambda port: servers.start_knot(stage, port),
         "NSD": lambda port: servers.start_nsd(stage, port),
         "BIND": lambda port: servers.start_bind(stage, port),
+        "CoreDNS": lambda port: servers.start_coredns(stage, port),
         "C echo": lambda port: servers.start_echo(stage, port),
     }
     missing = servers.missing_peers()
@@ -112,7 +139,8 @@ async def _start_all(stage: Stage, url: str, only: str) -> list[Server]:
             continue
         server = await start(_free_port())
         if server is None:
-            print(f"{name}: skipped, no C compiler")
+            why = "COREDNS names no program" if name == "CoreDNS" else "no C compiler"
+            print(f"{name}: skipped, {why}")
             continue
         if name != "C echo":
             await _until_it_answers(server)
@@ -169,52 +197,82 @@ async def _shape(server: Server) -> tuple[str, ...]:
 
 
 async def _measure(
-    running: list[Server], questions: Path, options: argparse.Namespace
+    running: list[Server], mix: Mix, options: argparse.Namespace, program: Path | None
 ) -> dict[str, Score]:
     scores = {server.name: Score() for server in running}
     for server in running:
-        await _load(server, questions, 1, edns=options.edns)
+        await _load(server, mix, 1, program)
     for number in range(options.rounds):
         for server in running:
             score = scores[server.name]
-            before = server.seconds()
-            answered, lost, rate = await _load(
-                server, questions, options.seconds, edns=options.edns
-            )
-            cost = (server.seconds() - before) / answered * 1e6
-            score.rates.append(rate)
+            cost, outcome = await _load(server, mix, options.seconds, program)
+            score.rates.append(outcome.rate)
             score.costs.append(cost)
-            score.lost += lost
+            score.lost += outcome.lost
             score.megabytes = server.megabytes()
             print(
-                f"round {number + 1}  {server.name:7} {rate:9,.0f} queries/s"
-                f"  {cost:6.2f} us of processor a query  {lost} lost",
+                f"round {number + 1}  {server.name:7} {outcome.rate:9,.0f} queries/s"
+                f"  {cost:6.2f} us of processor a query  {outcome.lost} lost",
                 flush=True,
             )
     return scores
 
 
 async def _load(
-    server: Server, questions: Path, seconds: int, *, edns: bool
-) -> tuple[int, int, float]:
-    """(answered, lost, rate) of one run of dnsperf."""
-    command = [
-        *("taskset", "-c", str(LOAD_CORE), "dnsperf", "-s", "127.0.0.1"),
-        *("-p", str(server.port), "-d", str(questions), "-l", str(seconds)),
-        *(["-e"] if edns else []),
-    ]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output = (await process.communicate())[0].decode()
-    found = {
-        key: re.search(rf"Queries {key}:\s+([\d.]+)", output)
-        for key in ("completed", "lost", "per second")
-    }
-    if not all(found.values()):
-        raise SystemExit(f"error: dnsperf failed on {server.name}:\n{output}")
-    completed, lost, rate = (float(m.group(1)) for m in found.values() if m is not None)
-    return int(completed), int(lost), rate
+    server: Server, mix: Mix, seconds: int, program: Path | None
+) -> tuple[float, Outcome]:
+    """(microseconds of processor for each answered query, what the load saw)."""
+    before = server.seconds()
+    outcome = await loads.run(mix, server.port, seconds, core=LOAD_CORE, program=program)
+    return (server.seconds() - before) / max(outcome.answered, 1) * 1e6, outcome
+
+
+async def _with_changes(
+    server: Server, url: str, directory: Path, options: argparse.Namespace, program: Path | None
+) -> int:
+    """Rate, cost and late answers in alternate rounds, without changes and with them."""
+    (plain,) = loads.mixes(directory, options.services, ["cookie"])
+    mix = Mix("plain", plain.file, own=True)
+    await _load(server, mix, 1, program)
+    scores = {False: Score(), True: Score()}
+    for _ in range(options.rounds):
+        for changing, score in scores.items():
+            changes = None
+            if changing:
+                changes = asyncio.create_task(
+                    servers.keep_changing(url, options.changes, options.services)
+                )
+            cost, outcome = await _load(server, mix, options.seconds, program)
+            made = 0
+            if changes is not None:
+                changes.cancel()
+                made = await changes
+            score.rates.append(outcome.rate)
+            score.costs.append(cost)
+            share = outcome.late / max(outcome.answered, 1)
+            print(
+                f"{made:5} changes  {outcome.rate:9,.0f} queries/s  {cost:6.2f} us/query"
+                f"  {share:.4%} after more than 10 ms  {outcome.lost} lost",
+                flush=True,
+            )
+    without, with_ = scores[False], scores[True]
+    print(f"rate {with_.rate / without.rate:.2f}x, cost {with_.cost / without.cost:.2f}x")
+    return 0
+
+
+async def _floods(
+    server: Server, directory: Path, options: argparse.Namespace, program: Path | None
+) -> int:
+    """Memory of dnsd before and after each flood."""
+    print(f"{'at first':16} {server.megabytes():7.1f} MB PSS")
+    for name, mix in loads.floods(directory, options.services):
+        cost, outcome = await _load(server, mix, options.seconds, program)
+        print(
+            f"{name:16} {server.megabytes():7.1f} MB PSS after {outcome.answered:,} queries"
+            f" of {cost:.2f} us",
+            flush=True,
+        )
+    return 0
 
 
 def _report(

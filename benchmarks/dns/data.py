@@ -19,9 +19,9 @@ def address(service: int, instance: int) -> str:
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
-def registrations(services: int, instances: int) -> Iterator[Registration]:
+def registrations(services: int, instances: int, first: int = 0) -> Iterator[Registration]:
     """What dnsd's store is filled with: without a lease, so that nothing expires meanwhile."""
-    for s in range(services):
+    for s in range(first, first + services):
         for i in range(instances):
             yield Registration(
                 f"svc{s}", f"i{i}", (Port("http", PORT),), (address(s, i),), lease_ttl=0

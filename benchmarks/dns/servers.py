@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.dns.data import APEX, registrations
@@ -26,11 +26,14 @@ database:
 log:
   - target: stderr
     any: warning
+mod-cookies:
+  - id: default
 template:
   - id: default
     storage: "{dir}"
     semantic-checks: off
     journal-content: none
+    global-module: mod-cookies/default
 zone:
   - domain: {apex}
     file: "zone"
@@ -52,6 +55,7 @@ server:
     zonelistfile: "{dir}/zone.list"
     minimal-responses: no
     rrl-ratelimit: 0
+    answer-cookie: yes
 remote-control:
     control-enable: no
 zone:
@@ -71,6 +75,14 @@ options {{
 }};
 controls {{ }};
 zone "{apex}" {{ type primary; file "{dir}/zone"; notify no; }};
+"""
+
+
+COREDNS = """
+{apex}:{port} {{
+    bind 127.0.0.1
+    file {dir}/zone
+}}
 """
 
 
@@ -172,6 +184,16 @@ async def start_bind(stage: Stage, port: int) -> Server:
     return Server("BIND", port, await stage.start("bind", command))
 
 
+async def start_coredns(stage: Stage, port: int) -> Server | None:
+    """The program that COREDNS names; None when it names none."""
+    program = os.environ.get("COREDNS")
+    if not program:
+        return None
+    config = _config(stage, "Corefile", COREDNS, port)
+    command = ["env", "GOMAXPROCS=1", program, "-conf", config]
+    return Server("CoreDNS", port, await stage.start("coredns", command))
+
+
 async def start_echo(stage: Stage, port: int) -> Server | None:
     """The C program beside this file; None when there is no compiler."""
     compiler = shutil.which("cc")
@@ -227,5 +249,23 @@ async def keep_swept(url: str) -> None:
         while True:
             await store.sweep()
             await asyncio.sleep(1)
+    finally:
+        await store.close()
+
+
+async def keep_changing(url: str, rate: int, services: int) -> int:
+    """Change *rate* instances a second until cancelled; how many that were."""
+    store = RedisStore(url, APEX)
+    loop = asyncio.get_running_loop()
+    began, made = loop.time(), 0
+    try:
+        while True:
+            registration = next(registrations(1, 1, first=made % services))
+            changed = replace(registration, weight=1 + made % 100)
+            await store.register(changed, lease_id="benchmark")
+            made += 1
+            await asyncio.sleep(max(0.0, began + made / rate - loop.time()))
+    except asyncio.CancelledError:
+        return made
     finally:
         await store.close()
