@@ -20,7 +20,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from registry.address import StoreAddress
+from registry.address import StoreAddress, address_of
 from registry.catalog import Catalog
 from registry.changes import (
     Change,
@@ -128,13 +128,14 @@ async def follow(
     """
     connections = _Connections()
     redis = connect(store, connected=connections.add)
+    has_sentinels = bool(address_of(store).sentinels)
     keys = keys_of(zone)
     cursor = _Cursor()
     wait = RECONNECT_MIN
     try:
         while True:
             try:
-                events = _connected(redis, keys, cursor, connections, known_revision)
+                events = _connected(redis, keys, cursor, connections, known_revision, has_sentinels)
                 async with aclosing(events):
                     async for event in events:
                         wait = RECONNECT_MIN
@@ -156,6 +157,7 @@ async def _connected(
     cursor: _Cursor,
     connections: _Connections,
     known_revision: Callable[[], int],
+    has_sentinels: bool,
 ) -> AsyncGenerator[Event]:
     """Events of one connection; *cursor* moves with them.  It ends when there is a new one."""
     replid = (await answer_to(redis.info("replication")))["master_replid"]
@@ -183,6 +185,10 @@ async def _connected(
             if at_least < cursor.revision:
                 raise _Gap
             yield pulse
+            if has_sentinels and not pulse.current:
+                # Cut off from the registrars it is still a primary in its own eyes, and looks
+                # merely quiet: ask the Sentinels again.
+                raise StoreUnavailable("no registrar sweeps the store")
             next_pulse = loop.time() + PULSE_INTERVAL
         entries = await _read(redis, keys, cursor.id)
         if connections.made != ours:

@@ -3,15 +3,16 @@
 Only Redis's clock decides what has expired.  See memory.py for what each verb means.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, ReadOnlyError
+from redis.exceptions import NoScriptError
 
 from registry import lease
-from registry.address import StoreAddress
+from registry.address import StoreAddress, address_of
 from registry.changes import Snapshot
 from registry.errors import (
     LeaseNotFound,
@@ -86,6 +87,7 @@ class RedisStore:
         wait_replicas: int = 0,
     ) -> None:
         self._redis = connect(store)
+        self._has_sentinels = bool(address_of(store).sentinels)
         self._keys = keys_of(zone)
         self._known_revision = known_revision
         self._guard_hold_ms = int(guard_hold * 1000)
@@ -158,6 +160,11 @@ class RedisStore:
                 return int(revision)
         raise LeaseNotFound(service)
 
+    async def owner_of(self, service: str) -> str:
+        async with asking():
+            owner: Any = await self._redis.hget(self._keys.meta, f"owner:{service}")
+            return str(owner or "")
+
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
         return await self._amend(key, expected, "found", " ".join(found))
 
@@ -204,7 +211,7 @@ class RedisStore:
         return bool(await self._run("claim", role, holder, int(seconds * 1000)))
 
     async def ping(self) -> None:
-        async with asking():
+        async with self._asking():
             await self._redis.ping()
 
     async def close(self) -> None:
@@ -212,14 +219,25 @@ class RedisStore:
 
     # --- scripts --------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """As `asking`; and whoever did not answer, or was the primary once, is left."""
+        try:
+            async with asking():
+                yield
+        except StoreUnavailable:
+            if self._has_sentinels:
+                await let_go(self._redis)
+            raise
+
     async def _run(self, verb: str, *args: str | int) -> Any:
         """What the script of *verb* returns, in an epoch that has begun."""
-        async with asking():
+        async with self._asking():
             return await self._run_in_epoch(verb, *args)
 
     async def _write(self, verb: str, *args: str | int) -> Any:
         """The same, and the replicas have what it wrote."""
-        async with asking():
+        async with self._asking():
             return await self._run_in_epoch(verb, *args, wait=self._wait_replicas)
 
     async def _run_in_epoch(self, verb: str, *args: str | int, wait: int = 0) -> Any:
@@ -238,9 +256,6 @@ class RedisStore:
             # The script cache was flushed, or this is another server than before.
             await self._redis.script_load(self._scripts[verb])
             return await self._evaluate(verb, args, wait)
-        except ReadOnlyError:
-            await let_go(self._redis)  # it was the primary once
-            raise
 
     async def _evaluate(self, verb: str, args: Sequence[str | int], wait: int) -> Any:
         keys, words = len(self._keys), (*self._keys, *map(str, args))
@@ -250,7 +265,7 @@ class RedisStore:
             pipe.evalsha(self._shas[verb], keys, *words)
             pipe.execute_command("WAIT", wait, WAIT_MS)
             result, reached = await pipe.execute()
-        if reached < wait:
+        if reached < wait and result != _UNBORN:
             raise StoreUnavailable(f"{reached} of {wait} replicas had it after {WAIT_MS} ms")
         return result
 

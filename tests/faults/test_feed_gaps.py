@@ -19,7 +19,7 @@ from registry.leases import Renewal, Renewed
 from registry.model import Instance, encode_instance
 from registry.store import RedisStore
 from tests.support.following import agrees, beat, beating, following, running
-from tests.support.lease_worlds import a_registration
+from tests.support.lease_worlds import a_registration, begin
 from tests.support.relay import Relay
 from tests.support.store import StoreServer, free_port
 from tests.support.waiting import until
@@ -44,6 +44,7 @@ class Zone:
 async def zone(store_server: StoreServer) -> AsyncIterator[Zone]:
     """A zone on the common server, for what harms nobody else."""
     made = Zone(store_server)
+    begin(store_server, made.name)
     yield made
     await made.store.close()
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from registry.changes import Snapshot
+from registry.errors import StoreUnavailable
 from registry.follower import Follower
 from registry.leases import LeaseStore
 from registry.model import Instance
@@ -41,11 +42,12 @@ async def beat(store: LeaseStore, known_revision: int = 0) -> None:
 
 @contextlib.asynccontextmanager
 async def beating(store: LeaseStore) -> AsyncIterator[None]:
-    """Sweep *store* while the block runs."""
+    """Sweep *store* while the block runs, also when it is away now and then."""
 
     async def sweep() -> None:
         while True:
-            await store.sweep()
+            with contextlib.suppress(StoreUnavailable):
+                await store.sweep()
             await asyncio.sleep(BEAT)
 
     task = asyncio.create_task(sweep())
