@@ -10,7 +10,6 @@ from typing import Final, Never
 from registrar.errors import Forbidden, LimitReached, Unauthorized
 from registrar.tokens import Token, Tokens
 from registry import names
-from registry.catalog import Service
 
 ANYONE: Final = "anyone"
 """Who did it, where nobody has to say."""
@@ -72,16 +71,16 @@ class Access:
             )
         raise Unauthorized(f"{why}; send Authorization: Bearer TOKEN (or X-Registry-Token: TOKEN)")
 
-    def require_name(self, who: Token | None, service: str, known: Service | None) -> None:
-        """Forbidden unless *who* may change what goes by the name *service*.
+    def require_name(self, who: Token | None, service: str, owner: str) -> None:
+        """Forbidden unless *who* may change what goes by the name *service*, which is *owner*'s.
 
-        *known* is the service of that name, if there is one.
+        An empty owner is nobody.
         """
         if self._tokens is None or who is None:
             return
         if not who.covers(names.fold(service)):
             raise Forbidden(f"the token {who.name!r} does not cover the name {service[:64]!r}")
-        if known is not None and not who.operator and known.owner not in ("", who.name):
+        if not who.operator and owner not in ("", who.name):
             raise Forbidden(f"the name {service[:64]!r} belongs to another token")
 
 

@@ -57,7 +57,8 @@ class Heartbeats:
             return _Asked(None, (), beat)
         service = self._view.catalog.service(beat.service)
         try:
-            self._access.require_name(call.who, beat.service, service)
+            owner = "" if service is None else service.owner
+            self._access.require_name(call.who, beat.service, owner)
         except Forbidden as error:
             return _Asked(beat, (), error)
         if beat.instance:

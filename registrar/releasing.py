@@ -33,7 +33,7 @@ class Releasing:
             raise unknown
         folded = names.fold(service)
         known = self._view.catalog.service(folded)
-        self._access.require_name(call.who, folded, known)
+        self._access.require_name(call.who, folded, "" if known is None else known.owner)
         instances = {} if known is None else known.instances
         ids = [i for i, instance in instances.items() if instance.state == "suspect"]
         try:

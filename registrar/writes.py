@@ -74,7 +74,8 @@ class Writes:
         """POST /register: a lease, once the store has it."""
         wanted = parse_registration(call.body, self._rules, call.caller)
         service = self._view.catalog.service(wanted.registration.service)
-        self._access.require_name(call.who, wanted.registration.service, service)
+        owner = "" if service is None else service.owner
+        self._access.require_name(call.who, wanted.registration.service, owner)
         wanted = _owned(wanted, call, service)
         _require_no_rival(wanted, service)
         is_new = _is_new(wanted.registration, service)
@@ -169,7 +170,7 @@ class Writes:
         service = call.names["service"]
         if names.problem_of_service(service.lower()) is None:
             folded = names.fold(service)
-            self._access.require_name(call.who, folded, self._view.catalog.service(folded))
+            await self._require_name(call, folded)
             ids = tuple(self._view.catalog.instances(folded))
             removed, revision = await self._gate(self._store.deregister_service(folded, ids))
             await self._view.reached(revision, REACH_SECONDS)
@@ -179,7 +180,7 @@ class Writes:
 
     async def deregister_instance(self, call: Call) -> Reply:
         """DELETE /services/{service}/instances/{id}, if `lease_id` (when given) is current."""
-        key = self._key(call)
+        key = await self._key(call)
         lease_id = dict(call.query).get("lease_id")
         was_there, revision = await self._gate(self._store.deregister(key, lease_id=lease_id))
         await self._view.reached(revision, REACH_SECONDS)
@@ -198,7 +199,7 @@ class Writes:
 
     async def set_state(self, call: Call) -> Reply:
         """PUT /services/{service}/instances/{id}/state."""
-        key = self._key(call)
+        key = await self._key(call)
         wanted = parse_state(call.body)
         try:
             instance = await self._gate(
@@ -227,7 +228,7 @@ class Writes:
             raise unknown
         folded, catalog = names.fold(service), self._view.catalog
         known = catalog.service(folded)
-        self._access.require_name(call.who, folded, known)
+        await self._require_name(call, folded)
         answers = parse_settings(call.body)
         if answers and catalog.settings_count >= MAX_SETTINGS and not (known and known.answers):
             raise LimitReached("settings", f"{MAX_SETTINGS} services have settings already")
@@ -247,7 +248,17 @@ class Writes:
 
     # --- steps ----------------------------------------------------------------------------
 
-    def _key(self, call: Call) -> str:
+    async def _require_name(self, call: Call, service: str) -> None:
+        """Forbidden unless the token of *call* may change *service* (folded).
+
+        The store says whose it is: this registrar may not have heard of it yet.
+        """
+        if call.who is not None:
+            self._access.require_name(call.who, service, "")
+            owner = await self._gate(self._store.owner_of(service))
+            self._access.require_name(call.who, service, owner)
+
+    async def _key(self, call: Call) -> str:
         """The key of the instance in the path of *call*, which its token may change.
 
         Names that nobody can have are unknown ones.
@@ -256,7 +267,7 @@ class Writes:
         for name in (service, instance):
             if names.problem_of_service(name) is not None:
                 raise LeaseNotFound(f"there is no instance {service[:64]}/{instance[:64]}")
-        self._access.require_name(call.who, service, self._view.catalog.service(service))
+        await self._require_name(call, names.fold(service))
         return f"{names.fold(service)}/{names.fold(instance)}"
 
     def _said(self, what: str, call: Call, name: str, revision: int, **more: Any) -> None:

@@ -103,6 +103,9 @@ class LeaseStore(Protocol):
         It stays when the service is forgotten.  LeaseNotFound when the service is not known.
         """
 
+    async def owner_of(self, service: str) -> str:
+        """Whose name *service* (folded) is; empty when it is nobody's."""
+
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
         """Replace the addresses of its host.  LeaseNotFound; RevisionConflict."""
 

@@ -170,6 +170,9 @@ class MemoryStore:
             self._changes.append(ServiceSettings(service, answers, self.revision, prev))
         return self.revision
 
+    async def owner_of(self, service: str) -> str:
+        return self._owners.get(service, "")
+
     async def set_found(self, key: str, found: tuple[str, ...], *, expected: int) -> Instance:
         self._begin()
         instance = self._at(key, expected)

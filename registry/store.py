@@ -161,7 +161,7 @@ class RedisStore:
         raise LeaseNotFound(service)
 
     async def owner_of(self, service: str) -> str:
-        async with asking():
+        async with self._asking():
             owner: Any = await self._redis.hget(self._keys.meta, f"owner:{service}")
             return str(owner or "")
 

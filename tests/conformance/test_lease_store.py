@@ -689,11 +689,14 @@ async def test_the_first_owner_of_a_name_keeps_it_until_the_service_is_forgotten
 
     with pytest.raises(OwnedByAnother):
         await world.store.register(a_registration("nmap-service", "b", owner="blue"), lease_id="2")
+    assert await world.store.owner_of("nmap-service") == "red"
+    assert await world.store.owner_of("payments") == ""
     await world.store.register(a_registration("nmap-service", "c", owner="red"), lease_id="3")
     await world.store.deregister_service("nmap-service", ["a", "c"])
     with pytest.raises(OwnedByAnother):
         await world.store.register(a_registration("nmap-service", "b", owner="blue"), lease_id="4")
     await sweep_until(world, 121 * SECOND)
+    assert await world.store.owner_of("nmap-service") == ""
     granted = await world.store.register(
         a_registration("nmap-service", "b", owner="blue"), lease_id="5"
     )

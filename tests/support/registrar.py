@@ -24,7 +24,7 @@ LOOPBACK = networks("127.0.0.0/8,::1/128")
 ANY_PORT = HostPort("127.0.0.1", 0)
 
 VERBS = frozenset(
-    "register renew deregister deregister_service set_state set_answers set_found sweep"
+    "register renew deregister deregister_service set_state set_answers owner_of set_found sweep"
     " lease_times snapshot begin_epoch release_guard claim ping".split()
 )
 
