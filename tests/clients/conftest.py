@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.lab import DNSD, ELSEWHERE, LOADING, REPLICA, Lab, a_lab
+from tests.support.lab import DNSD, ELSEWHERE, LOADING, REPLICA, STRICT, Lab, a_lab
 from tests.support.netns import Namespace, why_not
 
 SIXTY = [f"10.60.0.{number}" for number in range(1, 61)]
@@ -45,6 +45,9 @@ class Machines:
     over_ipv6: Namespace
     """The replica, by IPv6."""
 
+    stranger: Namespace
+    """The replica that trusts nobody and limits everybody."""
+
     search: Namespace
     """dnsd, and the zone as search list."""
 
@@ -64,6 +67,7 @@ def _machines(lab: Lab) -> Iterator[Machines]:
         lab.client(LOADING, DNSD) as not_ready,
         lab.client(LOADING) as only_not_ready,
         lab.client(REPLICA) as over_ipv6,
+        lab.client(STRICT) as stranger,
         lab.client(DNSD, more="search svc.internal") as search,
     ):
-        yield Machines(alone, with_other, not_ready, only_not_ready, over_ipv6, search)
+        yield Machines(alone, with_other, not_ready, only_not_ready, over_ipv6, stranger, search)

@@ -19,6 +19,7 @@ from tests.support.lab import (
     FOREIGN,
     FOREIGN_ADDRESS,
     LOADING,
+    STRICT,
     ZONE,
     Lab,
     eventually,
@@ -32,7 +33,7 @@ RESOLVED_VARIABLE = "RESOLVED_ROOT"
 """Environment variable that names where Debian's package systemd-resolved was unpacked, because
 installing it takes a machine's resolv.conf away."""
 
-ALONE, WITH_OTHER, NOT_READY = (DNSD,), (DNSD, ELSEWHERE), (LOADING, DNSD)
+ALONE, WITH_OTHER, NOT_READY, LIMITED = (DNSD,), (DNSD, ELSEWHERE), (LOADING, DNSD), (STRICT,)
 """Servers that a forwarder is given."""
 
 DEPARTURE_SECONDS = 15.0
@@ -276,6 +277,21 @@ def test_cl1_s1_a_server_that_is_not_ready_is_passed_over(
         if lab.servfails() > asked:
             return
     pytest.fail("it never asked the server that is not ready")
+
+
+def test_b5_e19_a_stranger_has_its_answers(
+    lab: Lab, forwarder: Forwarder, machines: Machines
+) -> None:
+    """Negative ones, of which all names of a zone share one budget: by TCP once they are limited.
+
+    BIND sends the cookie that it was given, and is never limited.
+    """
+    machine = machines.of(forwarder, LIMITED)
+    limited = lab.limited()
+
+    for number in range(1, 21):
+        assert status(machine, f"one-{number}.sixty.{ZONE}", "AAAA") == "NOERROR"
+    assert (lab.limited() > limited) != (forwarder.name == "bind")
 
 
 def test_r16_who_leaves_is_gone_after_the_ttl(

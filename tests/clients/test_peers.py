@@ -124,7 +124,10 @@ ODD_NAMES = [
 ]
 
 UNREADABLE = frozenset(
-    ("two questions", "no question", "name cut", "pointer to itself", "label of 64", "name of 256")
+    (
+        *("two questions", "no question", "no question, cookie"),
+        *("name cut", "pointer to itself", "label of 64", "name of 256"),
+    )
 )
 """Shapes in which the name does not matter."""
 
@@ -235,6 +238,7 @@ OF_SHAPES = (
         "19.13: silence there; an answer lets clients stop waiting",
     ),
     Decided("knot", shape("FORMERR", "two questions"), "H5: silence there"),
+    Decided("knot", shape("NOERROR", "no question, cookie"), "H7: a cookie alone may be asked for"),
     Decided("nsd", shape("FORMERR", "no question"), "H6: it closes the connection"),
     Decided("knot nsd", opt_in_formerr, "19.14, E5, E6, E9: RFC 6891, section 7, wants the OPT"),
     Decided("knot", shape("FORMERR", "opt with an owner"), "E7: it takes any owner"),
@@ -257,7 +261,7 @@ OF_SHAPES = (
 )
 
 SILENT = {
-    "knot": UNREADABLE - {"no question"},
+    "knot": UNREADABLE - {"no question", "no question, cookie"},
     "nsd": frozenset({"no question"}),
 }
 """Shapes that a peer may meet with silence."""

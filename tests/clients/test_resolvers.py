@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import SIXTY, Machines
-from tests.support.lab import FOREIGN, FOREIGN_ADDRESS, ZONE, program
+from tests.support.lab import FOREIGN, FOREIGN_ADDRESS, ZONE, Lab, program
 from tests.support.netns import Namespace
 
 pytestmark = pytest.mark.xdist_group("clients")
@@ -246,6 +246,20 @@ def test_cl1_s1_a_server_that_is_not_ready_is_passed_over(
     else:
         machine = machines.not_ready if client.fixed else machines.only_not_ready
         assert client.not_ready in asking.says(machine, f"v4only.{ZONE}")
+
+
+@pytest.mark.parametrize("client", [c for c in CLIENTS if c.tcp], ids=str, indirect=True)
+def test_b5_e17_a_stranger_that_is_limited_has_its_answer(
+    lab: Lab, machines: Machines, asking: Asking
+) -> None:
+    """By TCP after an empty answer with TC, or with the cookie that came with BADCOOKIE."""
+    limited = lab.limited()
+
+    for _ in range(20):
+        assert asking.addresses(machines.stranger, f"v4only.{ZONE}") == {"10.0.0.7"}
+        if lab.limited() > limited:
+            return
+    pytest.fail("it was never limited")
 
 
 def test_l5_a_name_that_is_not_there(machines: Machines, asking: Asking) -> None:

@@ -32,9 +32,13 @@ ELSEWHERE = "10.53.0.2"
 LOADING = "10.53.0.3"
 """A dnsd that never reached its store: it answers SERVFAIL."""
 
+STRICT = "10.53.0.4"
+"""Another replica, to which everybody is a stranger that may have one answer of a kind a second:
+it asks the others to come by TCP, or with its cookie."""
+
 FOREIGN, FOREIGN_ADDRESS = elsewhere.NAME.removesuffix("."), elsewhere.ADDRESS
 
-REGISTRAR_PORT, LOADING_ADMIN_PORT = 8888, 9154
+REGISTRAR_PORT, LOADING_ADMIN_PORT, STRICT_ADMIN_PORT = 8888, 9154, 9155
 
 START_SECONDS = 30.0
 """Bound of a start on a machine with all its cores taken."""
@@ -50,7 +54,7 @@ NSSWITCH = "hosts: files dns\n"
 def a_lab() -> Iterator["Lab"]:
     """The system, running and ready, with no services yet."""
     with Namespace() as server:
-        serve_at(server, DNSD, REPLICA, ELSEWHERE, LOADING)
+        serve_at(server, DNSD, REPLICA, ELSEWHERE, LOADING, STRICT)
         ready = server.path("ready.json")
         up = server.start(
             *(sys.executable, "-m", "callboard", "up", "--ready-file", str(ready)),
@@ -70,11 +74,17 @@ def a_lab() -> Iterator["Lab"]:
         replica = server.start(
             *(*dnsd, "--listen", f"[{REPLICA}]:53", "--redis", store, "--admin", "127.0.0.1:0")
         )
+        strict = server.start(
+            *(*dnsd, "--listen", f"{STRICT}:53", "--redis", store),
+            *("--admin", f"127.0.0.1:{STRICT_ADMIN_PORT}", "--networks", "198.51.100.0/24"),
+            *("--rate-limit", "1", "--rate-slip", "1"),
+        )
 
         lab = Lab(server)
         eventually(lambda: lab.rcode(LOADING, ZONE) == "SERVFAIL", loading.text)
         eventually(lambda: lab.rcode(ELSEWHERE, FOREIGN) == "NOERROR", other.text)
         eventually(lambda: lab.rcode(REPLICA, ZONE) == "NOERROR", replica.text)
+        eventually(lambda: lab.rcode(STRICT, ZONE) == "NOERROR", strict.text)
         yield lab
 
 
@@ -131,19 +141,24 @@ class Lab:
 
     def servfails(self) -> int:
         """How many questions the loading server has been asked."""
-        status, body = self._http(LOADING_ADMIN_PORT, "GET", "/metrics")
+        return self._counted(LOADING_ADMIN_PORT, r'dnsd_queries_total\{.*rcode="SERVFAIL".*\}')
+
+    def limited(self) -> int:
+        """How many questions the strict server has answered by asking to come otherwise."""
+        return self._counted(
+            STRICT_ADMIN_PORT, r'dnsd_limited_total\{result="(?:slipped|badcookie)"\}'
+        )
+
+    def _counted(self, port: int, pattern: str) -> int:
+        """The sum of the metrics that look so."""
+        status, body = http_inside(self.server, port, "GET", "/metrics")
         assert status == 200, status
-        pattern = r'^dnsd_queries_total\{[^}]*rcode="SERVFAIL"[^}]*\} (\S+)$'
-        return sum(int(float(n)) for n in re.findall(pattern, body.decode(), re.MULTILINE))
+        found = re.findall(rf"^{pattern} (\S+)$", body.decode(), re.MULTILINE)
+        return sum(int(float(number)) for number in found)
 
     def _registrar(self, method: str, path: str, document: object = None) -> int:
-        status, _ = self._http(REGISTRAR_PORT, method, path, document)
+        status, _ = http_inside(self.server, REGISTRAR_PORT, method, path, document)
         return status
-
-    def _http(
-        self, port: int, method: str, path: str, document: object = None
-    ) -> tuple[int, bytes]:
-        return http_inside(self.server, port, method, path, document)
 
 
 def http_inside(

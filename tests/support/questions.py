@@ -117,6 +117,9 @@ ODD: dict[str, Callable[[bytes, int], bytes]] = {
     "opcode 15": lambda n, t: query(n, t, flags=0x7800),
     "two questions": lambda n, t: header(0x0100, qd=2) + question(n, t) + question(n, t),
     "no question": lambda n, t: header(0x0100, qd=0),
+    "no question, cookie": lambda n, t: (
+        header(0x0100, qd=0, ar=1) + opt(rdata=option(10, b"12345678"))
+    ),
     "octets behind": lambda n, t: query(n, t) + b"behind",
     "a record too many": lambda n, t: (
         header(0x0100, an=1) + question(n, t) + b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\x0a\0\0\1"
