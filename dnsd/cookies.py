@@ -3,7 +3,6 @@
 Servers with the same secret give and take each other's cookies, whoever made them.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -33,6 +32,8 @@ REMEMBERED_FOR = 60
 MAX_SECRETS = 3
 """The present one, the one before it, the one to come."""
 
+VALID = "valid"
+
 _OPTION_HEAD = b"\0\x0a\0\x18"
 _FORM = b"\1\0\0\0"
 """Version 1 and the reserved octets, as we send them."""
@@ -41,8 +42,13 @@ _FORM = b"\1\0\0\0"
 class Verdict(NamedTuple):
     """What a cookie is worth, and the option that goes into the reply."""
 
-    valid: bool
+    kind: str
     option: bytes
+
+    @property
+    def valid(self) -> bool:
+        """Whether it shows that the asker is where he says."""
+        return self.kind == VALID
 
 
 class Cookies:
@@ -55,7 +61,7 @@ class Cookies:
         self._clock = clock
         self._verdicts: dict[tuple[bytes, bytes], Verdict] = {}
         self._forget_at = 0.0
-        self.counts: Counter[str] = Counter()
+        self.counts = {"new": 0, VALID: 0, "bad": 0}
         """By what came: `new` (a client's part alone), `valid`, `bad`."""
         self.use(secrets)
 
@@ -76,7 +82,7 @@ class Cookies:
         if verdict is None:
             verdict = self._judge(cookie, address, int(now))
             self._verdicts[cookie, address] = verdict
-        self.counts["valid" if verdict.valid else "new" if len(cookie) == CLIENT else "bad"] += 1
+        self.counts[verdict.kind] += 1
         return verdict
 
     def _judge(self, cookie: bytes, address: bytes, now: int) -> Verdict:
@@ -87,9 +93,10 @@ class Cookies:
                 for secret in self._secrets:
                     if _hash(secret, cookie[:16], address) == cookie[16:]:
                         if age <= RENEWED_AFTER and secret is self._secrets[0]:
-                            return Verdict(True, _OPTION_HEAD + cookie)
-                        return Verdict(True, self._made(cookie, address, now))
-        return Verdict(False, self._made(cookie, address, now))
+                            return Verdict(VALID, _OPTION_HEAD + cookie)
+                        return Verdict(VALID, self._made(cookie, address, now))
+        kind = "new" if len(cookie) == CLIENT else "bad"
+        return Verdict(kind, self._made(cookie, address, now))
 
     def _made(self, cookie: bytes, address: bytes, now: int) -> bytes:
         begun = cookie[:CLIENT] + _FORM + (now % (1 << 32)).to_bytes(4, "big")

@@ -4,9 +4,8 @@ The packet loop asks here what it cannot answer by itself.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from dnsd.cookies import CLIENT, FULL, OPTION, Cookies, Verdict
+from dnsd.cookies import CLIENT, FULL, OPTION, VALID, Cookies, Verdict
 from dnsd.limits import Limited, RateLimiter
 from dnsd.memo import Memo
 from dnsd.metrics import Counts
@@ -35,34 +34,24 @@ _FULL_COOKIE = b"\0\x1c\0\x0a\0\x18"
 """RDLEN of an OPT whose one option is a cookie, the option's code and length."""
 
 
-class Respelled(NamedTuple):
-    """A request (after its ID) as it is remembered: its name in lower case, without its cookie.
+def respell(request: bytes) -> tuple[bytes, int, bytes] | None:
+    """(form, where its name ends, cookie) of *request*, all after the ID; None when it has none.
 
-    `name_end` is where the name ends in both; `cookie` is empty where there is none.
-    """
-
-    request: bytes
-    name_end: int
-    cookie: bytes
-
-
-def respell(request: bytes) -> Respelled | None:
-    """The form of *request* in which a remembered one may be the same; None when it has none.
-
-    Where the form is that of a plain request, *request* is one too, but for case and cookie:
-    lower case makes no octet a length that was none, and the rest is compared octet for octet.
+    The form is what is remembered: the name in lower case, and no cookie.  Where it is a plain
+    request, *request* is the same but for case and cookie: lower case makes no octet a length
+    that was none, and the rest is compared octet for octet.
     """
     counts = request[2:10]
     cookie = b""
     if counts == _QUESTION_ONLY:
         bare, name_end = request, len(request) - 4
     elif counts == _QUESTION_AND_OPT:
-        if request[-2:] == _NO_OPTIONS and request[-11:-8] == _OPT_BEGINS:
-            bare = request
+        if request[-30:-24] == _FULL_COOKIE:
+            bare, cookie = request[:-30] + _NO_OPTIONS, request[-FULL:]
         elif request[-14:-8] == _NEW_COOKIE:
             bare, cookie = request[:-14] + _NO_OPTIONS, request[-CLIENT:]
-        elif request[-30:-24] == _FULL_COOKIE:
-            bare, cookie = request[:-30] + _NO_OPTIONS, request[-FULL:]
+        elif request[-2:] == _NO_OPTIONS and request[-11:-8] == _OPT_BEGINS:
+            bare = request
         else:
             return None
         name_end = len(bare) - 15
@@ -70,7 +59,7 @@ def respell(request: bytes) -> Respelled | None:
         return None
     if name_end <= 10:
         return None
-    return Respelled(bare[:10] + bare[10:name_end].lower() + bare[name_end:], name_end, cookie)
+    return bare[:10] + bare[10:name_end].lower() + bare[name_end:], name_end, cookie
 
 
 class Front:
@@ -107,35 +96,36 @@ class Front:
         """The same for a *packet* that is known not to be remembered as it stands."""
         request = packet[_ID:]
         found = respell(request)
-        if found is None or (not found.cookie and found.request == request):
+        if found is None:
             return self._asked(packet, peer, now)
-        verdict = None
-        if found.cookie:
+        form, name_end, cookie = found
+        option = b""
+        if cookie:
             if self._cookies is None:
                 return self._asked(packet, peer, now)
-            verdict = self._cookies.judge(found.cookie, peer.address)
-            if not (peer.trusted or verdict.valid):
-                return self._asked(packet, peer, now)
-        trusted = peer.trusted or verdict is not None
-        body = self._plainly(packet, found.request, peer._replace(trusted=trusted), now)
-        if body is None:
+            kind, option = self._cookies.judge(cookie, peer.address)
+            if not peer.trusted:
+                if kind != VALID:
+                    return self._asked(packet, peer, now)
+                peer = peer._replace(trusted=True)
+        elif form == request:
             return self._asked(packet, peer, now)
-        reply = _spelled(packet, body, found, verdict)
-        if reply is None:  # no room left for a cookie: the responder knows what to leave out
-            return self._responder.answer(packet, peer, now).packet
-        return reply if trusted else self._sparingly(packet, reply, peer, None, now)
-
-    def _plainly(self, packet: bytes, request: bytes, peer: Peer, now: float) -> bytes | None:
-        """The reply, after its ID, to *request*, if that is a plain one."""
         memo = self._memo.trusted if peer.trusted else self._memo.strangers
-        body = next(memo.get(request, _NOTHING), None)
-        if body is not None:
-            return body
-        reply = self._responder.answer(packet[:_ID] + request, peer, now)
-        if not reply.plain or reply.packet is None:
-            return None
-        self._note(reply, request, trusted=peer.trusted)
-        return reply.packet[_ID:]
+        body = next(memo.get(form, _NOTHING), None)
+        if body is None:
+            made = self._responder.answer(packet[:_ID] + form, peer, now)
+            if not made.plain or made.packet is None:
+                return self._asked(packet, peer, now)
+            self._note(made, form, trusted=peer.trusted)
+            body = made.packet[_ID:]
+        reply = packet[:_ID] + body[:10] + request[10:name_end] + body[name_end:]
+        if option:
+            full = with_cookie(reply, option) if _has_room(reply, form) else None
+            # Where there is none, the responder knows what to leave out.
+            return full or self._responder.answer(packet, peer, now).packet
+        if peer.trusted:
+            return reply
+        return self._sparingly(packet, reply, peer, None, now)
 
     def _asked(self, packet: bytes, peer: Peer, now: float) -> bytes | None:
         """What the responder says."""
@@ -196,16 +186,10 @@ def kind_of(reply: bytes) -> bytes:
     return b"-" + name[zone - HEADER :]
 
 
-def _spelled(packet: bytes, body: bytes, found: Respelled, verdict: Verdict | None) -> bytes | None:
-    """*body* as the reply to *packet*: with its ID, the name as it spells it, and its cookie."""
-    end = _ID + found.name_end
-    reply = packet[:_ID] + body[: HEADER - _ID] + packet[HEADER:end] + body[end - _ID :]
-    if verdict is None:
-        return reply
-    size = int.from_bytes(found.request[-8:-6], "big")
-    if len(reply) + OPTION > min(max(size, MIN_UDP), MAX_UDP):
-        return None
-    return with_cookie(reply, verdict.option)
+def _has_room(reply: bytes, form: bytes) -> bool:
+    """Whether a cookie fits *reply* to an asker whose request's form is *form*, with its OPT."""
+    size = len(reply) + OPTION
+    return size <= MIN_UDP or size <= min(int.from_bytes(form[-8:-6], "big"), MAX_UDP)
 
 
 def _come_by_tcp(packet: bytes, reply: bytes, cookie: Verdict | None) -> bytes | None:

@@ -134,7 +134,9 @@ def parse_query(packet: bytes) -> Parsed:
     tsig = 0
     edns: Edns | None = None
     bare = packet[4:12] == _ONE_QUESTION
-    if not bare:
+    if packet[6:12] == b"\0\0\0\0\0\1" and _ends_with_opt(packet, end):
+        edns, end = _edns(packet, end + 1, end + 11, len(packet)), len(packet)
+    elif not bare:
         try:
             edns, tsig, end = _records(packet, end)
         except _Broken as broken:
@@ -232,6 +234,15 @@ def _records(packet: bytes, at: int) -> tuple[Edns | None, int, int]:
     if broken:
         raise _Broken(edns)
     return edns, tsig, at
+
+
+def _ends_with_opt(packet: bytes, at: int) -> bool:
+    """Whether one OPT of the root, whole, stands at *at* and nothing behind it: the usual case."""
+    return (
+        packet[at : at + 3] == b"\0\0\x29"
+        and len(packet) >= at + 11
+        and packet[at + 9] << 8 | packet[at + 10] == len(packet) - at - 11
+    )
 
 
 def _edns(packet: bytes, at: int, rdata: int, end: int) -> Edns:

@@ -317,6 +317,11 @@ class Responder:
         if peer.key is not None:
             limit -= peer.key.tsig_size
         ede = None if self.table.state != "stale" else _staleness(answer)
+        if answer.group is None and answer.soa is not None:  # random names: in as few steps
+            message = assemble(asked, answer, (), limit, ede)
+            packet = b"".join((asked.id, message.head, self.table.serial, message.tail))
+            plain = asked.plain and not peer.tcp
+            return Reply(packet, asked.qtype, answer.rcode, plain=plain)
         if not asked.plain or answer.group is None or peer.tcp:
             order = draw_order(answer, self._rng) if len(answer.records) > 1 else _in_order(answer)
             message, keep = assemble(asked, answer, order, limit, ede), None

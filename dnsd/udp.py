@@ -91,6 +91,7 @@ class UdpEndpoint:
         self._peers: dict[int | bytes, Peer] = {}
         self._batch: Batch | None = None
         if available():
+            self._read = readers()
             ipv6 = sock.family == socket.AF_INET6
             self._batch = Batch(sock.fileno(), ipv6=ipv6, wildcard=self._wildcard)
             self._slots = [
@@ -163,7 +164,7 @@ class UdpEndpoint:
         if peer is None:
             self._counts.drop("source")
             return None
-        (packet,) = readers()[length + 2](batch.buffer, SLOT * i)
+        (packet,) = self._read[length + 2](batch.buffer, SLOT * i)
         ask = self._front.missed if known and peer.trusted else self._front.answer
         reply = ask(packet, peer, time.monotonic())
         return None if reply is None else reply[2:]

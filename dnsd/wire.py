@@ -189,11 +189,10 @@ def identity(query: Query, text: bytes) -> bytes:
 
 def with_cookie(reply: bytes, option: bytes) -> bytes | None:
     """*reply*, whose OPT has no option but an extended error, with *option* in it; else None."""
-    for size in (0, 6):
-        at = len(reply) - size - 11
-        if reply[at : at + 5] == _OPT_FIXED and reply[at + 9 : at + 11] == bytes((0, size)):
-            room = (size + len(option)).to_bytes(2, "big")
-            return reply[: at + 9] + room + reply[at + 11 :] + option
+    if reply[-11:-6] == _OPT_FIXED and reply[-2:] == b"\0\0":
+        return reply[:-2] + len(option).to_bytes(2, "big") + option
+    if reply[-17:-12] == _OPT_FIXED and reply[-8:-4] == b"\0\6\0\x0f":
+        return reply[:-8] + (6 + len(option)).to_bytes(2, "big") + reply[-6:] + option
     return None
 
 
