@@ -9,6 +9,7 @@ class Exchange(NamedTuple):
 
     request_id: bytes
     client: str
+    """Its address; behind a proxy that is trusted the one that it names."""
     method: bytes
     target: bytes
     service: str

@@ -14,6 +14,7 @@ from resolver_gateway.call import Call
 from resolver_gateway.fallback import Policy
 from resolver_gateway.learning import Learner
 from resolver_gateway.resolver import Resolver
+from resolver_gateway.retry import Standing
 from resolver_gateway.routing import Named, draw
 from resolver_gateway.srv import Failed, Resolution
 
@@ -132,10 +133,17 @@ class Finder:
 
     def _resolved(self, call: Call, named: Named, resolution: Resolution, now: float) -> None:
         standing = call.standing = self._learner.standings.of(named.name)
-        if standing.breaker.opened_at is not None and not standing.breaker.admits(now):
+        if standing.breaker.opened_at is not None and not self._admits(standing, resolution, now):
             self._broken_circuit(call, named, resolution, now)
         else:
             self._attempts.begin(call, named, resolution, now)
+
+    def _admits(self, standing: Standing, resolution: Resolution, now: float) -> bool:
+        """Whether an open breaker lets a request pass: its one probe, or because DNS names an
+        instance since that has not failed, so that something is left."""
+        if not self._learner.outliers.all_failing(resolution.upstreams):
+            return True
+        return standing.breaker.admits(now)
 
     def _broken_circuit(self, call: Call, named: Named, known: Resolution, now: float) -> None:
         assert call.standing is not None

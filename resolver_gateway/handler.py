@@ -227,9 +227,10 @@ class Handler:
 
     def _observe(self, call: Call, cause: str, now: float) -> None:
         head, named = call.head, call.named
+        client = call.client
         exchange = Exchange(
             call.request_id,
-            call.client.peer,
+            client.peer if client.stranger else self.client_of(call),
             head.method,
             head.target,
             named.service if named is not None else "",

@@ -6,7 +6,7 @@ its limit waits for a moment.
 
 from collections.abc import Callable
 from math import ceil
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from resolver_gateway.call import Call
 from resolver_gateway.clients import limited_as
@@ -14,6 +14,10 @@ from resolver_gateway.gate import Entry, Gate
 from resolver_gateway.gcra import Rates
 from resolver_gateway.routing import Named
 from resolver_gateway.rules import Rule
+
+
+MAX_CLIENTS_OF_SERVICES: Final = 8_192
+"""Keys in each generation of a rate that single services have: some 2.5 MB for each such rate."""
 
 
 class Refused(NamedTuple):
@@ -68,7 +72,9 @@ class Limiter:
     def _rates_of(self, rate: float, burst: int) -> Rates:
         rates = self._rates.get((rate, burst))
         if rates is None:
-            rates = self._rates[rate, burst] = Rates(rate, burst or default_burst(rate))
+            rates = self._rates[rate, burst] = Rates(
+                rate, burst or default_burst(rate), MAX_CLIENTS_OF_SERVICES
+            )
         return rates
 
     def enter(self, call: Call, named: Named, now: float) -> Entry:

@@ -110,11 +110,11 @@ class Resolver:
         return Found(answer, "miss")
 
     async def renew(self, name: str) -> Resolution | None:
-        """Ask for *name* although its answer holds, because none of its instances takes a
-        connection; None when it was asked for just now, or has no other answer."""
-        if not self.cache.may_renew(name, self._clock()):
-            return None
-        flight = self._fly(name)
+        """Where *name* is now, asked although its answer holds, because none of its instances
+        takes a connection; what was answered this very second is not asked again."""
+        flight = self._flights.get(name)
+        if flight is None and self.cache.may_renew(name, self._clock()):
+            flight = self._fly(name)
         if flight is not None:
             await asyncio.wait({flight}, timeout=STALE_WAIT)
         return self.cache.known(name)

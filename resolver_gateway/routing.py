@@ -18,8 +18,9 @@ from resolver_gateway.rules import Rule, Rules
 MAX_DECODINGS: Final = 4
 """Rounds of percent-decoding that are looked through; a path with more layers is refused."""
 
-MAX_REMEMBERED: Final = 1024
-"""Service segments kept with what they name; forgotten all at once when there are more."""
+MAX_REMEMBERED: Final = 4096
+"""Service segments kept with what they name, as many as the cache keeps names; forgotten all at
+once when there are more."""
 
 PREFIX: Final = b"/v2/"
 STATUS_PATH: Final = b"/gateway/status"

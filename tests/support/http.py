@@ -201,10 +201,15 @@ class Upstream:
         return self
 
     async def stop(self) -> None:
+        """Take no more connections, and cut those there are: also one accepted at this moment."""
         self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        await until(lambda: self.open == 0)
+
+        def all_cut() -> bool:
+            for writer in list(self._writers):
+                writer.transport.abort()
+            return self.open == 0
+
+        await until(all_cut)
 
     @property
     def record(self) -> tuple[str, str, int, int, int]:

@@ -340,3 +340,17 @@ async def test_a_trace_goes_on_as_it_came() -> None:
 
         for line in lines:
             assert line.encode() + b"\r\n" in up.requests[0]
+
+
+async def test_an_open_breaker_does_not_stand_before_instances_that_did_not_fail() -> None:
+    """It opens because nothing is left; when DNS names another instance, something is."""
+    closing, well = await Server("closing", lambda u, r: None).start(), await Server("well").start()
+    async with gateway(closing, well) as world:
+        world.dns.instances["payments"] = [closing.record]
+        assert [a.status for a in await get(world, 4)] == [502, 502, 502, 503]
+
+        world.dns.instances["payments"] = [closing.record, well.record]
+        world.clock.shift += 5.1
+        assert {a.status for a in await get(world, 10)} == {200}
+        page = json.loads((await world.get("/gateway/status")).body)
+        assert page["services"]["payments"]["breaker"] == "closed"
