@@ -52,7 +52,7 @@ class Finder:
             call.left = named.split
             self._draw(call, named, now)
         else:
-            self._resolve(call, named, now)
+            self.resolve(call, named, now)
 
     def _draw(self, call: Call, named: Named, now: float) -> None:
         """Which of the versions that share the requests this one gets."""
@@ -61,9 +61,10 @@ class Finder:
         version = draw(call.left, drawn)
         call.left = tuple(part for part in call.left if part[0] is not version)
         call.named = version
-        self._resolve(call, version, now)
+        self.resolve(call, version, now)
 
-    def _resolve(self, call: Call, named: Named, now: float) -> None:
+    def resolve(self, call: Call, named: Named, now: float) -> None:
+        """Where is it?  For one whose requests no versions share."""
         found = self._resolver.lookup(named.name, now)
         if type(found) is Fresh:
             call.how = "hit"

@@ -112,7 +112,7 @@ class Handler:
             timed=server_timing,
         )
         self.attempt_failed = self.attempts.failed
-        self._find = Finder(
+        finder = Finder(
             resolver,
             self.attempts,
             self.learner,
@@ -121,7 +121,9 @@ class Handler:
             random=self._random,
             hash_key=self._hash_key,
             policy=policy,
-        ).find
+        )
+        self._find = finder.find
+        self._resolve = finder.resolve
 
     def __repr__(self) -> str:
         return f"<Handler {self.door!r}, {self.pool!r}, {self.resolver!r}>"
@@ -145,7 +147,7 @@ class Handler:
                 named, call.target = known
                 call.named = named
                 if named.plain and not self.limiter.limits_clients:
-                    self._find(call, named, call.began)
+                    self._resolve(call, named, call.began)
                 else:
                     self._admit(call, named)
                 return

@@ -38,7 +38,7 @@ class Learner:
         """An instance failed *call*, which may still go to another one."""
         assert call.upstream is not None
         call.tried |= {call.upstream.key}
-        self._record(call, call.upstream, reason, now)
+        self._failed(call, call.upstream, reason, now)
 
     def gave_up(self, call: Call, now: float) -> None:
         """Nothing is left to try for *call*."""
@@ -65,8 +65,11 @@ class Learner:
         if upstream is None or standing is None:
             return
         if not cause:
-            failed = call.status in GATEWAY_FAILURES
-            self._record(call, upstream, f"status-{call.status}" if failed else "", now)
+            assert call.resolution is not None
+            if call.status in GATEWAY_FAILURES:
+                self._failed(call, upstream, f"status-{call.status}", now)
+            else:
+                self.outliers.record(upstream, True, now, call.resolution.upstreams)
             if standing.breaker.failures and of_dns(call):
                 if standing.breaker.opened_at is not None:
                     log.info("breaker closed", service=str(call.named))
@@ -74,11 +77,10 @@ class Learner:
         elif of_dns(call):
             standing.breaker.abandoned()  # it told nothing, or `gave_up` has been told already
 
-    def _record(self, call: Call, upstream: Upstream, reason: str, now: float) -> None:
-        """It went well, or not, for *reason*."""
+    def _failed(self, call: Call, upstream: Upstream, reason: str, now: float) -> None:
+        """*upstream* failed for *reason*, which may eject it."""
         assert call.resolution is not None
-        known = call.resolution.upstreams
-        if self.outliers.record(upstream, not reason, now, known, reason):
+        if self.outliers.record(upstream, False, now, call.resolution.upstreams, reason):
             self._counts.ejections += 1
             log.info(
                 "instance ejected", service=upstream.service, upstream=upstream.where, reason=reason

@@ -15,7 +15,6 @@ from resolver_gateway.gcra import Rates
 from resolver_gateway.routing import Named
 from resolver_gateway.rules import Rule
 
-
 MAX_CLIENTS_OF_SERVICES: Final = 8_192
 """Keys in each generation of a rate that single services have: some 2.5 MB for each such rate."""
 
