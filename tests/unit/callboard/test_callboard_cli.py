@@ -7,8 +7,10 @@ import re
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from callboard import cli
@@ -222,9 +224,18 @@ def test_the_readme_names_every_command_and_every_option_of_up() -> None:
     assert set(re.findall(r"`(--[a-z-]+)", table)) == flags
 
 
+def with_those_of_groups(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Every command that can be run: `release` of `guard`, not `guard`."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from with_those_of_groups(command)
+        else:
+            yield name, command
+
+
 def test_every_command_takes_every_output_form() -> None:
     """But those that run something: they have no result to print."""
     running = {"up", "dnsd", "registrar", "sidecar", "gateway"}
-    for name, command in cli.callboard.commands.items():
+    for name, command in with_those_of_groups(cli.callboard):
         flags = {flag for option in command.params for flag in option.opts}
         assert ({"-o", "--output", "--json"} <= flags) is (name not in running), name

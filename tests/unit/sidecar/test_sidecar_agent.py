@@ -333,6 +333,23 @@ async def test_what_is_not_said_by_a_registrar_is_no_loss(status: int) -> None:
     assert registrar.count("POST", "/register") == 1
 
 
+async def test_a_registrar_whose_reads_are_old_is_asked_again() -> None:
+    """It says so itself; and until it knows, nothing that an operator has set is overwritten."""
+    async with (
+        FakeRegistrar() as registrar,
+        FakeService() as web,
+        running([service_at(web.port)], registrar.url),
+    ):
+        await until(lambda: registrar.entries)
+        registrar.is_stale = True
+        web.status = 500
+        await until(lambda: registrar.count("GET", "/services/payments") >= 2)
+        assert registrar.count("PUT", "/") == 0
+        registrar.is_stale = False
+
+        await until(lambda: list(registrar.states().values()) == ["unhealthy"])
+
+
 async def test_a_new_version_is_told_with_the_next_renewal() -> None:
     async with (
         FakeRegistrar(60, 0.1) as registrar,
@@ -378,7 +395,8 @@ async def test_several_services_share_their_renewals() -> None:
         async with running(services, registrar.url):
             await until(lambda: len(registrar.entries) == 5)
             await until(
-                lambda: any(isinstance(c.body, list) and len(c.body) == 5 for c in registrar.calls)
+                lambda: any(isinstance(c.body, list) and len(c.body) == 5 for c in registrar.calls),
+                seconds=20,
             )
 
 
