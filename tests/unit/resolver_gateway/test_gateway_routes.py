@@ -1,11 +1,14 @@
 """What a request names: versions, tags, zones, hosts, headers; and the file that says more."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.runtime.config import settings_of
 from resolver_gateway import naming, routing
 from resolver_gateway.balancer import Algorithm, Balance
 from resolver_gateway.naming import Subset
@@ -210,6 +213,15 @@ def test_limits_of_services_are_shared_out_and_those_of_clients_are_not() -> Non
     rules = Rules(Rule(rate=10, burst=5, max_requests=3, client_rate=7, queue=9)).shared_out(2)
 
     assert rules.of("any") == Rule(rate=5, burst=3, max_requests=2, client_rate=7, queue=9)
+
+
+def test_every_key_is_in_the_manual_and_no_other() -> None:
+    text = (Path(__file__).parents[3] / "resolver_gateway" / "README.md").read_text()
+    table = text.partition("| key | meaning |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    told = {key for cell in cells for key in re.findall("`([a-z-]+)`", cell)}
+
+    assert told == {f.name.replace("_", "-") for f in settings_of(Rule)}
 
 
 # --- through the gateway
