@@ -48,6 +48,9 @@ NOT_SETTINGS = frozenset(
 )
 """Variables of ours that are no part's setting: for the command, and from supervisor to worker."""
 
+FOR_TESTS = "CALLBOARD_TEST_"
+"""How variables of our tests begin; the parts that they start inherit them."""
+
 
 class ConfigError(CallboardError):
     """The configuration is wrong; *problems* holds every fault with source, rule and remedy."""
@@ -411,6 +414,8 @@ class _Reader:
     def refuse_unknown_variables(self) -> None:
         for variable in self._environ:
             if not variable.startswith("CALLBOARD_") or variable in NOT_SETTINGS:
+                continue
+            if variable.startswith(FOR_TESTS):
                 continue
             name = variable.removeprefix("CALLBOARD_")
             for part in PARTS:

@@ -602,7 +602,7 @@ def change(world: World, one: Instance, how: str) -> None:
             world.forget(one.service)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(CHANGES, st.integers(0, 2**33), st.integers(0, 5))
 def test_x11_a_difference_applied_to_the_old_zone_gives_the_new_one(
     changes: list[tuple[Instance, str]], revision: int, every: int
