@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(given, command)
     from registry.runtime import lifecycle
 
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write("usage: callboard sidecar run [options] -- COMMAND [ARGUMENT …]\n")
     return lifecycle.main(
         "sidecar",
         Settings,

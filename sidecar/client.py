@@ -150,12 +150,18 @@ class RegistrarClient:
         accepted(response)
 
     async def state_of(self, service: str, instance: str) -> tuple[str, str]:
-        """State and reason as the registrar lists them; ("", "") when it does not list it."""
+        """State and reason as the registrar lists them; ("", "") when it does not list it.
+
+        RegistrarUnavailable when it says itself that what it lists is old.
+        """
         path = f"/services/{quote(service, safe='')}"
         response = await self._call("GET", path, limit=MAX_LISTING)
         if response.status == 404:
             return "", ""
-        for entry in accepted(response).get("instances", ()):
+        answer = accepted(response)
+        if answer.get("stale"):
+            raise RegistrarUnavailable("the registrar's reads are old at the moment")
+        for entry in answer.get("instances", ()):
             if isinstance(entry, dict) and fold(str(entry.get("instance_id"))) == fold(instance):
                 return str(entry.get("state") or ""), str(entry.get("state_reason") or "")
         return "", ""

@@ -22,8 +22,9 @@ from sidecar.actions import (
 from sidecar.pace import MAX_BACKOFF, Pace
 from sidecar.stopping import Limits, Step, Stop
 
-JOIN_SHARE = 0.2
-"""A renewal due within this share of its interval goes along with another's, in one request."""
+JOIN_SHARE = 0.5
+"""A renewal due within this share of its interval goes along with another's, in one request: those
+of one sidecar, apart at first, are together by the second round."""
 
 REASON_PACE = 60.0
 """Seconds between two reports of which only the reason differs: each is a change to all readers."""
@@ -254,9 +255,13 @@ class Heartbeat:
 
     def state_learned(self, state: str, reason: str) -> None:
         """The registrar's answer to `Ask`; an empty *state* says that it lists no such instance."""
-        # Reads may come from a replica that has not heard of us yet; only writes prove loss.
+        # A read may come from a replica that has not heard of our last write, or of us at all: so
+        # it tells only whether somebody else has set a state.  Of the rest, what we were answered
+        # ourselves counts; lest one that is healthy stay out of DNS because a replica was late.
         state = SERVING if state in ("", "suspect") else state
-        self._hold(state, reason, foreign=state != SERVING and not reason.startswith(OURS))
+        foreign = state != SERVING and not reason.startswith(OURS)
+        if foreign or self._foreign or not self._held:
+            self._hold(state, reason, foreign=foreign)
         self._held_is_fresh = True
         self._report_failures = 0
 

@@ -71,6 +71,7 @@ class FakeRegistrar:
         self.calls: list[Call] = []
         self.fault: Answer | None = None
         self.hangs = False
+        self.is_stale = False
         self.port = 0
         self._leases = 0
         self._server: asyncio.Server | None = None
@@ -217,7 +218,8 @@ class FakeRegistrar:
         ]
         if not instances:
             return problem(404, "no such service")
-        return Answer(200, {"service_name": service, "instances": instances})
+        stale = {"stale": True} if self.is_stale else {}
+        return Answer(200, {"service_name": service, "instances": instances, **stale})
 
     def _delete(self, key: str, lease_id: str) -> Answer:
         entry = self.entries.get(key)

@@ -361,6 +361,18 @@ def test_a_listing_without_us_proves_nothing() -> None:
     assert isinstance(heartbeat.next_action(wanted="serving", now=0.1), Wait)
 
 
+@pytest.mark.parametrize("listed", ["", "serving"])
+def test_a_listing_that_is_late_does_not_keep_it_out_of_dns(listed: str) -> None:
+    """A replica that has not heard of our last write says it serves already, or knows us not."""
+    heartbeat = waiting()
+
+    heartbeat.health_changed()
+    assert heartbeat.next_action(wanted="serving", now=3.0) == Ask()
+    heartbeat.state_learned(listed, "")
+
+    assert heartbeat.next_action(wanted="serving", now=3.0) == Report("serving", "")
+
+
 def test_changed_data_is_sent_in_place_of_the_next_renewal() -> None:
     """Not at once: a status that flaps would be a change in DNS every five seconds."""
     heartbeat = leased()
