@@ -28,8 +28,8 @@ KNOWN_SETTINGS = frozenset(
     " min_body_rate name networks notify notify_source ns nsid port ports prefer_zone priority"
     " probe probe_command queue queue_timeout rate_limit rate_slip read_tokens record_ttl redis"
     " redis_ca register_unhealthy registry_ca registry_cert registry_key registry_url"
-    " request_timeout resolv_conf reverse rise routes sentinel server_timing service_burst service_rate"
-    " service_version service_zone stale_bound stop_timeout tags tls_cert tls_client_ca tls_key"
+    " request_timeout resolv_conf reverse rise routes sentinel server_timing service_burst"
+    " service_rate service_version service_zone stale_bound stop_timeout tags tls_cert tls_client_ca tls_key"
     " token tokens transfers trusted_proxies try_timeout tsig_keys tunnel_timeout upstream_ca"
     " upstream_timeout version_header wait_replicas weight workers zone".split()
 )
