@@ -15,6 +15,7 @@ from dnsd.query import (
     MAX_UDP,
     MIN_UDP,
     NXDOMAIN,
+    PLAIN_SIZES,
     Query,
     Reject,
     parse_query,
@@ -26,7 +27,7 @@ _NOTHING: Iterator[bytes] = iter(())
 
 _ID = 2
 _QUESTION_ONLY = b"\0\1\0\0\0\0\0\0"
-_QUESTION_AND_OPT = b"\0\1\0\0\0\0\0\1"
+_COUNTS = (_QUESTION_ONLY, b"\0\1\0\0\0\0\0\1")
 _OPT_BEGINS = b"\0\0\x29"
 _NO_OPTIONS = b"\0\0"
 _NEW_COOKIE = b"\0\x0c\0\x0a\0\x08"
@@ -37,29 +38,52 @@ _FULL_COOKIE = b"\0\x1c\0\x0a\0\x18"
 def respell(request: bytes) -> tuple[bytes, int, bytes] | None:
     """(form, where its name ends, cookie) of *request*, all after the ID; None when it has none.
 
-    The form is what is remembered: the name in lower case, and no cookie.  Where it is a plain
-    request, *request* is the same but for case and cookie: lower case makes no octet a length
-    that was none, and the rest is compared octet for octet.
+    The form is what is remembered: the name in lower case; no cookie; no flags but those that
+    a reply depends on; a buffer that is usual and no less than all that we would use.  Where it
+    is a plain request, *request* asks the same: lower case makes no octet a length that was
+    none, and the rest is compared octet for octet.
     """
     counts = request[2:10]
-    cookie = b""
+    if counts not in _COUNTS or request[0] > 7:  # a response, or another opcode
+        return None
+    head = (b"\1\0" if request[0] & 1 else b"\0\0") + counts
     if counts == _QUESTION_ONLY:
-        bare, name_end = request, len(request) - 4
-    elif counts == _QUESTION_AND_OPT:
-        if request[-30:-24] == _FULL_COOKIE:
-            bare, cookie = request[:-30] + _NO_OPTIONS, request[-FULL:]
-        elif request[-14:-8] == _NEW_COOKIE:
-            bare, cookie = request[:-14] + _NO_OPTIONS, request[-CLIENT:]
-        elif request[-2:] == _NO_OPTIONS and request[-11:-8] == _OPT_BEGINS:
-            bare = request
-        else:
+        name_end = len(request) - 4
+        if name_end <= 10:
             return None
-        name_end = len(bare) - 15
+        return head + request[10:name_end].lower() + request[name_end:], name_end, b""
+    if request[-30:-24] == _FULL_COOKIE:
+        end, cookie = len(request) - 30, request[-FULL:]
+    elif request[-14:-8] == _NEW_COOKIE:
+        end, cookie = len(request) - 14, request[-CLIENT:]
+    elif request[-2:] == _NO_OPTIONS:
+        end, cookie = len(request) - 2, b""
     else:
         return None
-    if name_end <= 10:
+    name_end = end - 13
+    opt = request[end - 9 : end]
+    if name_end <= 10 or opt[:3] != _OPT_BEGINS or opt[6]:
         return None
-    return bare[:10] + bare[10:name_end].lower() + bare[name_end:], name_end, cookie
+    usual = _USUAL.get(opt)
+    if usual is None:
+        size = opt[3] << 8 | opt[4]
+        if MIN_UDP < size < MAX_UDP and size not in PLAIN_SIZES:
+            return None
+        fits = size if size in PLAIN_SIZES else MIN_UDP if size < MIN_UDP else MAX_UDP
+        usual = _opt(fits, do=bool(opt[7] & 0x80))
+    form = head + request[10:name_end].lower() + request[name_end : end - 9] + usual
+    return form, name_end, cookie
+
+
+def _opt(size: int, *, do: bool) -> bytes:
+    """An OPT without options, as a plain request has it."""
+    return _OPT_BEGINS + size.to_bytes(2, "big") + (b"\0\0\x80" if do else b"\0\0\0") + b"\0\0\0"
+
+
+_USUAL = {
+    opt[:-2]: opt for size in PLAIN_SIZES for do in (True, False) for opt in (_opt(size, do=do),)
+}
+"""OPT records that may stay as they are, by their octets before RDLEN."""
 
 
 class Front:

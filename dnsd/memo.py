@@ -20,7 +20,7 @@ over all of them would give an A and AAAA pair one parity and so the same order 
 CAPACITY = 32768
 """Entries.  10,000 services asked for SRV and A by resolvers of one habit take 20,000."""
 
-BUDGET = 48 << 20
+BUDGET = 32 << 20
 """Octets of answers and their keeping; the oldest entries go first."""
 
 OVERHEAD = 900

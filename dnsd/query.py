@@ -47,7 +47,8 @@ class Query(NamedTuple):
 
     `name` is the wire form as it came, `key` the same in lower case, `labels` the offsets in
     both at which a label begins (the root's included).  `plain`: nothing in the request beside
-    the question and an empty OPT, and the name in lower case, so that the same octets may be
+    the question and a usual OPT without options, no flag but RD and DO, and the name in lower
+    case, so that the same octets may be
     answered from memory; `cookie` is the first COOKIE option, None without one.
     """
 
@@ -159,10 +160,27 @@ def parse_query(packet: bytes) -> Parsed:
     plain = (
         key == name
         and end == len(packet)
-        and (bare or (edns is not None and not edns.options and packet[6:12] == b"\0\0\0\0\0\1"))
+        and flags <= 1
+        and packet[3] == 0
+        and (bare or (edns is not None and not edns.options and _is_plain_opt(packet)))
     )
     qtype, qclass = question[-4] << 8 | question[-3], question[-2] << 8 | question[-1]
     return Query(packet[:2], rd, name, key, labels, qtype, qclass, question, edns, plain, cookie)
+
+
+PLAIN_SIZES = frozenset({512, 1200, 1232, 4096})
+"""Buffers that are offered often; whoever offers random ones shall not fill a memory."""
+
+
+def _is_plain_opt(packet: bytes) -> bool:
+    """Whether *packet* ends with its one OPT, of no options, and nothing in it is unusual."""
+    return (
+        packet[6:12] == b"\0\0\0\0\0\1"
+        and packet[-8] << 8 | packet[-7] in PLAIN_SIZES
+        and packet[-6] == 0
+        and packet[-4] & 0x7F == 0
+        and packet[-3] == 0
+    )
 
 
 COOKIE_LENGTHS = frozenset({8, *range(16, 41)})

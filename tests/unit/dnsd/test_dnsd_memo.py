@@ -119,6 +119,19 @@ def test_b8_absent_names_odd_case_cookies_and_refusals_leave_nothing() -> None:
     assert len(dnsd.memo) == 0
 
 
+def test_b8_random_sizes_and_flags_leave_nothing() -> None:
+    """What a reply does not depend on, or hardly anybody offers, shall not fill the memory."""
+    dnsd = Dnsd(instance())
+    for flags in (0x0020, 0x0010, 0x0040, 0x0400, 0x0200, 0x0080, 0x000F):
+        ask(dnsd, header(flags) + question("payments.svc.internal"))
+    for size in (0, 511, 513, 1231, 1233, 65535):
+        ask(dnsd, query("payments.svc.internal.", edns=size))
+    for record in (opt(flags=0x4000), opt(flags=1), opt()[:5] + b"\1" + opt()[6:]):
+        ask(dnsd, header(ar=1) + question("payments.svc.internal") + record)
+
+    assert len(dnsd.memo) == 0
+
+
 def test_strangers_and_trusted_have_each_their_own() -> None:
     dnsd = Dnsd(instance())
     packet = query("payments.svc.internal.", "A")
@@ -157,8 +170,8 @@ def test_hits_are_counted_for_each_kind_also_of_what_was_forgotten() -> None:
 
 
 def test_the_oldest_goes_when_there_are_too_many_or_too_large() -> None:
-    dnsd = crowd()
-    packets = [query("crowd.svc.internal.", "A", edns=512 + n) for n in range(40)]
+    dnsd = Dnsd(*(instance("crowd", f"c{n}") for n in range(40)))
+    packets = [query(f"c{n}.crowd.svc.internal.", "SRV", edns=1232) for n in range(40)]
     few = Memo(dnsd.table.serial, capacity=10)
     small = Memo(dnsd.table.serial, budget=10 * (OVERHEAD + 400))
     for packet in packets:

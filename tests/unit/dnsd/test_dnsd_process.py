@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dns.asyncquery
+import dns.edns
+import dns.message
 import dns.rcode
 import pytest
 
@@ -135,3 +138,59 @@ async def test_sigterm_ends_it_in_order(tmp_path: Path) -> None:
 
         assert await dnsd.process.wait() == 0
         assert not any(Path(f"/proc/{pid}/exe").exists() for pid in workers)
+
+
+CLIENT = b"a client"
+OLD, NEW = "11" * 16, "22" * 16
+
+
+async def cookies_of(dnsd: Running, sent: bytes, times: int = 16) -> set[bytes]:
+    """The cookies that *sent* gets, from so many ports that every worker is asked."""
+    asked = dns.message.make_query("payments.svc.internal.", "A")
+    option = dns.edns.GenericOption(dns.edns.OptionType.COOKIE, sent)
+    asked.use_edns(0, 0, 1232, options=[option])
+    found = set()
+    for _ in range(times):
+        reply = await dns.asyncquery.udp(asked, dnsd.dns.host, 3.0, dnsd.dns.port)
+        found.add(reply.options[-1].to_wire() or b"")
+    return found
+
+
+async def test_e24_workers_and_their_replacements_know_each_others_cookies(
+    tmp_path: Path,
+) -> None:
+    """By a secret that the supervisor drew, and that nobody finds on a command line."""
+    async with running(tmp_path, "--workers", "2") as dnsd:
+        await until(lambda: len(dnsd.workers()) == 2)
+        held = min(await cookies_of(dnsd, CLIENT, 1))
+        assert await cookies_of(dnsd, held) == {held}
+
+        before = dnsd.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: len(set(dnsd.workers()) - set(before)) == 2)
+        assert await cookies_of(dnsd, held) == {held}
+        for pid in dnsd.workers():
+            environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            (secret,) = (e for e in environ if e.startswith(b"CALLBOARD_DNSD_COOKIE_SECRET="))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert secret.partition(b"=")[2] not in command
+
+
+async def test_e24_a_new_secret_is_read_on_sighup(tmp_path: Path) -> None:
+    config = tmp_path / "callboard.toml"
+    config.write_text(f'[dnsd]\ncookie_secret = "{OLD}"\n')
+    async with running(tmp_path, "--config", str(config)) as dnsd:
+        held = min(await cookies_of(dnsd, CLIENT, 1))
+        config.write_text(f'[dnsd]\ncookie_secret = ["{NEW}", "{OLD}"]\n')
+        dnsd.process.send_signal(signal.SIGHUP)
+
+        async def is_renewed() -> bool:
+            return await cookies_of(dnsd, held, 1) != {held}
+
+        await until(is_renewed)
+        renewed = min(await cookies_of(dnsd, held, 1))
+        config.write_text('[dnsd]\ncookie_secret = "not one"\n')
+        dnsd.process.send_signal(signal.SIGHUP)
+        assert await cookies_of(dnsd, renewed) == {renewed}
+        assert await answers(dnsd)

@@ -229,6 +229,31 @@ async def test_c12_a_newcomer_is_refused_when_all_others_are_busy() -> None:
         assert counts.tcp_closed["refused"] == 1
 
 
+async def test_e26_c14_keepalive_says_the_idle_time_and_leave_when_it_stops() -> None:
+    asked = query("payments.svc.internal.", edns=1232, options=[(11, b"")])
+    async with serving(Dnsd(instance())) as (address, _, server), connected(address) as (r, w):
+        w.write(frame(asked))
+        assert (await read_message(r)).endswith(b"\0\x0b\0\2\0\x64")
+        server.stop_accepting()
+        for packet in (asked, query("payments.svc.internal.", edns=1232)):
+            w.write(frame(packet))
+            assert (await read_message(r)).endswith(b"\0\x0b\0\2\0\0")
+
+
+async def test_e26_where_places_are_scarce_peers_are_told_to_leave() -> None:
+    asked = frame(query("payments.svc.internal.", edns=1232, options=[(11, b"")]))
+    async with (
+        serving(Dnsd(instance()), Limits(connections=2)) as (address, counts, _server),
+        connected(address) as (r, w),
+    ):
+        w.write(asked)
+        assert (await read_message(r)).endswith(b"\0\x64")
+        async with connected(address):
+            await until(lambda: counts.tcp_open == 2)
+            w.write(asked)
+            assert (await read_message(r)).endswith(b"\0\0")
+
+
 async def test_a_server_that_stops_closes_every_connection() -> None:
     async with serving(Dnsd(instance())) as (address, _, server), connected(address) as (r, w):
         w.write(frame(QUESTION))

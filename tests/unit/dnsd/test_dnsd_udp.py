@@ -12,6 +12,7 @@ import pytest
 from dnsd import udp
 from dnsd.config import PRIVATE
 from dnsd.front import Front
+from dnsd.limits import RateLimiter
 from dnsd.metrics import Counts
 from dnsd.mmsg import RECEIVE, available
 from dnsd.sockets import bind_all, close_all
@@ -34,14 +35,18 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine"
 
 @contextlib.asynccontextmanager
 async def serving(
-    dnsd: Dnsd, host: str = "127.0.0.1", trusted: str = ""
+    dnsd: Dnsd,
+    host: str = "127.0.0.1",
+    trusted: str = "",
+    limiter: RateLimiter | None = None,
 ) -> AsyncIterator[tuple[HostPort, Counts]]:
     """*dnsd* on free UDP ports of *host*; where it is, and what it counts."""
     (sockets,) = bind_all([HostPort(host, 0)], 1)
     counts = Counts()
     senders = Senders(networks(trusted) if trusted else PRIVATE)
+    front = Front(dnsd.responder, dnsd.memo, counts, limiter=limiter)
     endpoints = [
-        UdpEndpoint(sock, Front(dnsd.responder, dnsd.memo, counts), dnsd.memo, senders, counts)
+        UdpEndpoint(sock, front, dnsd.memo, senders, counts)
         for sock in sockets
         if sock.type == socket.SOCK_DGRAM
     ]
@@ -280,3 +285,18 @@ def test_the_batch_is_laid_out_as_the_kernel_expects() -> None:
 
     assert struct.calcsize("P") == 8
     assert [Batch.length_at(i) for i in (0, 1)] == [14, 30]
+
+
+@pytest.mark.usefixtures("way")
+async def test_b4_strangers_over_sockets_are_limited_and_the_trusted_are_not() -> None:
+    dnsd = Dnsd(instance())
+    packet = query("payments.svc.internal.")
+    for trusted, limited in (("10.0.0.0/8", True), ("127.0.0.0/8", False)):
+        limiter = RateLimiter(1, 1, b"seed")
+        async with serving(dnsd, trusted=trusted, limiter=limiter) as (address, counts):
+            with client() as sock:
+                for n in range(20):
+                    sock.sendto(packet, address)
+                    reply, _ = await receive(sock)
+                    assert bool(reply[2] & 2) is (limited and n > 0)
+            assert counts.limited["slipped"] == (19 if limited else 0)
