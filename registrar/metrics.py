@@ -4,10 +4,12 @@ Its alert rules go on meaning what they say: a 404 is never an error, and a
 series exists only once its operation was used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from registrar.breaker import CLOSED, HALF_OPEN, OPEN
 from registry.leases import Sweep
@@ -33,6 +35,16 @@ def outcome_of(status: int) -> str:
     if status == 503:
         return "unavailable"
     return "rejected" if status < 500 else "error"
+
+
+class Reading(Collector):
+    """A counter that somebody else keeps, read when somebody scrapes."""
+
+    def __init__(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        self._name, self._meaning, self._read = name, meaning, read
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._name, self._meaning, value=self._read())
 
 
 class Metrics:
@@ -152,6 +164,16 @@ class Metrics:
             suspects,
         )
         self._gauge("registrar_guarded_services", "Services that have such instances.", guarded)
+
+    def count_repairs(self, repaired: Callable[[], float]) -> None:
+        """Export how many instances the catalog held otherwise than the store."""
+        self.registry.register(
+            Reading(
+                "registrar_catalog_repairs",
+                "Instances that a comparison found otherwise in the store than in the catalog.",
+                repaired,
+            )
+        )
 
     def _gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self.registry).set_function(read)

@@ -332,7 +332,7 @@ def build(config: Config, common: Common, read_again: ReadAgain | None = None) -
     canonical = config.zone[0]
     tokens = read_tokens(config.tokens) if config.tokens else None
     follower = Follower(config.store, canonical)
-    return Service(
+    service = Service(
         config,
         RedisStore(
             config.store,
@@ -347,3 +347,5 @@ def build(config: Config, common: Common, read_again: ReadAgain | None = None) -
         tokens=tokens,
         read_again=read_again,
     )
+    service.metrics.count_repairs(lambda: follower.repaired)
+    return service

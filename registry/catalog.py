@@ -227,6 +227,10 @@ class Catalog:
             touched.append(name)
         return touched
 
+    def is_unconfirmed(self, key: str) -> bool:
+        """Whether the last snapshot lacked it, and nothing was heard of it since."""
+        return key in self._unconfirmed
+
     @property
     def unconfirmed(self) -> int:
         """How many instances are kept although the last snapshot lacked them."""

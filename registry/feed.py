@@ -30,6 +30,7 @@ from registry.changes import (
     decode_answers,
     decode_change,
 )
+from registry.comparing import Comparison
 from registry.errors import MalformedEntry, StoreUnavailable
 from registry.keys import Keys, keys_of
 from registry.model import decode_instance
@@ -47,11 +48,17 @@ STALE_AFTER = 5.0
 BELIEVE_AFTER = 5.0
 """Seconds after which a store is believed whose revision was raised, though not above ours."""
 
+COMPARE_SECONDS = 60.0
+"""Between the beginnings of two comparisons with the store; each takes about as long."""
+
 READ_COUNT = 512
 """Entries of one XREAD: folding them takes some 10 ms."""
 
 SCAN_COUNT = 64
 """Instances of one step of a snapshot: decoding them takes about 2 ms, then others may run."""
+
+SLICE = 500
+"""Instances that are gone through between two turns of the loop, where nothing is decoded."""
 
 RECONNECT_MIN, RECONNECT_MAX = 0.05, 1.0
 """Seconds between two attempts to connect: doubled each time, from the one to the other."""
@@ -87,7 +94,14 @@ class Skipped:
     error: str
 
 
-Event = Loaded | Change | Pulse | Lost | Skipped
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """The store holds these otherwise than the reader, unheard of; a snapshot follows."""
+
+    keys: tuple[str, ...]
+
+
+Event = Loaded | Change | Pulse | Lost | Skipped | Differing
 
 
 @dataclass(slots=True)
@@ -119,12 +133,13 @@ class _Connections:
 
 
 async def follow(
-    store: str | StoreAddress, zone: str, known_revision: Callable[[], int]
+    store: str | StoreAddress, zone: str, catalog: Callable[[], Catalog]
 ) -> AsyncGenerator[Event]:
     """All that happens in *zone*, for ever; a snapshot first.
 
-    *known_revision* is the highest that the reader has: a store below it that no registrar
-    has raised yet is not believed.
+    *catalog* is what the reader made of it, each event folded in before it asks for the next: a
+    store below its revision that no registrar has raised yet is not believed, and it is compared
+    with the store every COMPARE_SECONDS.
     """
     connections = _Connections()
     redis = connect(store, connected=connections.add)
@@ -135,7 +150,7 @@ async def follow(
     try:
         while True:
             try:
-                events = _connected(redis, keys, cursor, connections, known_revision, has_sentinels)
+                events = _connected(redis, keys, cursor, connections, catalog, has_sentinels)
                 async with aclosing(events):
                     async for event in events:
                         wait = RECONNECT_MIN
@@ -156,7 +171,7 @@ async def _connected(
     keys: Keys,
     cursor: _Cursor,
     connections: _Connections,
-    known_revision: Callable[[], int],
+    catalog: Callable[[], Catalog],
     has_sentinels: bool,
 ) -> AsyncGenerator[Event]:
     """Events of one connection; *cursor* moves with them.  It ends when there is a new one."""
@@ -167,9 +182,10 @@ async def _connected(
         if connections.made != ours:
             return
         revision = everything.catalog.revision
-        if _is_unbelievable(cursor, revision, known_revision(), everything.raised_for == replid):
+        known = catalog().revision
+        if _is_unbelievable(cursor, revision, known, everything.raised_for == replid):
             raise StoreUnavailable(
-                f"the store is at revision {revision}, behind {known_revision()},"
+                f"the store is at revision {revision}, behind {known},"
                 " and no registrar has raised it yet"
             )
         for skipped in everything.skipped:
@@ -179,6 +195,7 @@ async def _connected(
         yield Loaded(everything.catalog, everything.dead)
     loop = asyncio.get_running_loop()
     next_pulse, at_least = loop.time(), 0
+    comparing = _Comparing(loop.time() + COMPARE_SECONDS)
     while True:
         if loop.time() >= next_pulse:
             pulse, at_least = await _pulse(redis, keys)
@@ -189,6 +206,9 @@ async def _connected(
                 # Cut off from the registrars it is still a primary in its own eyes, and looks
                 # merely quiet: ask the Sentinels again.
                 raise StoreUnavailable("no registrar sweeps the store")
+            if differing := await comparing.go_on(redis, keys, catalog(), cursor.revision):
+                yield Differing(tuple(sorted(differing)))
+                raise _Gap
             next_pulse = loop.time() + PULSE_INTERVAL
         entries = await _read(redis, keys, cursor.id)
         if connections.made != ours:
@@ -279,6 +299,59 @@ async def _read(redis: Redis, keys: Keys, after: str) -> Entries:
 def _readable(entries: Any) -> Entries:
     """Entries as (id, fields); one deleted while it was read has no fields."""
     return [(entry_id, fields or {}) for entry_id, fields in entries]
+
+
+# --- comparing ---------------------------------------------------------------------------
+
+
+class _Comparing:
+    """Comparisons with the store, a little at each pulse."""
+
+    def __init__(self, begin_at: float) -> None:
+        self._begin_at = begin_at
+        self._position = 0
+        self._pass: Comparison | None = None
+
+    async def go_on(self, redis: Redis, keys: Keys, catalog: Catalog, heard: int) -> set[str]:
+        """Compare the next slices, if it is time; at the end of a pass, who differs."""
+        now = asyncio.get_running_loop().time()
+        if self._pass is None:
+            if now < self._begin_at:
+                return set()
+            self._pass, self._begin_at = Comparison(), now + COMPARE_SECONDS
+        slices = 1 + int(catalog.instance_count * PULSE_INTERVAL / COMPARE_SECONDS / SCAN_COUNT)
+        for _ in range(slices):
+            step: Any = await answer_to(
+                redis.hscan(keys.instances, self._position, count=SCAN_COUNT)
+            )
+            self._position = int(step[0])
+            self._pass.look_at(step[1], catalog, heard)
+            if self._position == 0:
+                done, self._pass = self._pass, None
+                return done.differing | await _missing(redis, keys, catalog, heard, done)
+        return set()
+
+
+async def _missing(
+    redis: Redis, keys: Keys, catalog: Catalog, heard: int, done: Comparison
+) -> set[str]:
+    """Whom the catalog has, but not the store, which is no further than what was heard."""
+    unseen = []
+    for count, key in enumerate(done.unseen(catalog)):
+        if key:
+            unseen.append(key)
+        if count % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
+    found: set[str] = set()
+    for start in range(0, len(unseen), SLICE):
+        some = unseen[start : start + SLICE]
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.hget(keys.meta, "revision")
+            pipe.hmget(keys.instances, some)
+            revision, values = await answer_to(pipe.execute())
+        if _whole(revision) <= heard:
+            found |= {key for key, value in zip(some, values, strict=True) if value is None}
+    return found
 
 
 # --- snapshots ----------------------------------------------------------------------------

@@ -11,11 +11,14 @@ from contextlib import aclosing
 from registry.address import StoreAddress
 from registry.catalog import Catalog
 from registry.changes import Change
-from registry.feed import Loaded, Lost, Pulse, Skipped, follow
+from registry.feed import Differing, Loaded, Lost, Pulse, Skipped, follow
 from registry.runtime import logs
 
 MAX_NAMED = 1000
 """Skipped entries that are named in the log, once each; later ones are only counted."""
+
+MAX_REPAIRED_NAMED = 10
+"""Of those that a comparison found to differ."""
 
 KEEP_SLICE = 500
 """Instances looked at between two turns of the loop when a snapshot is swapped in."""
@@ -28,7 +31,8 @@ class Follower:
 
     *changed* is called after each change with the folded names of the services it touched (none,
     when only the revision rose), *reset* when all of it may have changed.  A catalog that was never
-    loaded is empty and not `loaded`.  `known_revision` is the highest that it ever was at.
+    loaded is empty and not `loaded`.  `known_revision` is the highest that it ever was
+    at, `repaired` counts instances that a comparison found otherwise in the store than here.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Follower:
         self.loaded = False
         self.current = False
         self.error = "not asked yet"
-        self.applied = self.snapshots = self.malformed = self.losses = 0
+        self.applied = self.snapshots = self.malformed = self.losses = self.repaired = 0
 
     def __repr__(self) -> str:
         how = "current" if self.current else f"not current ({self.error})"
@@ -97,9 +101,7 @@ class Follower:
     async def run(self) -> None:
         """Follow the store for ever."""
         now = asyncio.get_running_loop().time
-        async with aclosing(
-            follow(self._store, self._zone, lambda: self.catalog.revision)
-        ) as events:
+        async with aclosing(follow(self._store, self._zone, lambda: self.catalog)) as events:
             async for event in events:
                 match event:
                     case Loaded():
@@ -110,6 +112,8 @@ class Follower:
                         self._lose(error)
                     case Skipped():
                         self._skip(event)
+                    case Differing(keys):
+                        self._repair(keys)
                     case change:
                         self.applied += 1
                         touched = self.catalog.apply(change)
@@ -162,6 +166,13 @@ class Follower:
         if skipped.where not in self._named and len(self._named) < MAX_NAMED:
             self._named.add(skipped.where)
             log.warning("entry skipped", entry=skipped.where, error=skipped.error)
+
+    def _repair(self, keys: tuple[str, ...]) -> None:
+        self.repaired += len(keys)
+        named = ",".join(keys[:MAX_REPAIRED_NAMED]) + (
+            ",…" if len(keys) > MAX_REPAIRED_NAMED else ""
+        )
+        log.warning("catalog differs from the store", instances=len(keys), names=named)
 
     def _wake(self) -> None:
         ready = [entry for entry in self._waiting if entry[0] <= self.catalog.revision]

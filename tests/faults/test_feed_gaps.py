@@ -406,3 +406,73 @@ async def test_a_last_tick_that_is_no_number_is_no_pulse(zone: Zone) -> None:
         zone.server.command("HDEL", zone.keys.meta, "last_tick")
         await zone.store.sweep()
         await until(lambda: follower.current)
+
+
+# --- comparing --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons begin twice a second, and not once a minute."""
+    monkeypatch.setattr(feed, "COMPARE_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("often")
+async def test_an_instance_whose_change_nobody_could_read_is_found_by_comparing(
+    zone: Zone, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its entry in the stream was spoilt, and the store holds it all the same."""
+    async with following(zone.url, zone.name) as follower:
+        await zone.register("a")
+        await until(lambda: agrees(follower, zone.store))
+        hidden = Instance(a_registration(instance="hidden"), 2, "x", 1)
+        zone.server.command("HSET", zone.keys.meta, "revision", 2)
+        zone.server.command(
+            *("HSET", zone.keys.instances, hidden.registration.key, encode_instance(hidden))
+        )
+        zone.server.command("XADD", zone.keys.changes, "*", *"r 2 p 1 k up m x v broken".split())
+
+        await until(lambda: "hidden" in follower.catalog.instances("payments"))
+        assert follower.repaired == 1
+        assert any("differs from the store" in message for message in caplog.messages)
+        await zone.register("b")
+        await until(lambda: agrees(follower, zone.store))
+
+
+@pytest.mark.usefixtures("often")
+async def test_an_instance_that_somebody_took_out_of_the_store_is_found_by_comparing(
+    zone: Zone,
+) -> None:
+    """It is kept as one whom a snapshot lacks: nobody leaves without a Down."""
+    async with following(zone.url, zone.name) as follower:
+        await zone.register("a", "b")
+        await until(lambda: agrees(follower, zone.store))
+        zone.server.command("HDEL", zone.keys.instances, "payments/b")
+
+        await until(lambda: follower.catalog.unconfirmed == 1)
+        assert follower.repaired == 1
+        snapshots = follower.snapshots
+        await zone.register("c")
+        await until(lambda: "c" in follower.catalog.instances("payments"))
+        assert follower.snapshots == snapshots, "what is known to be missing is not found again"
+
+
+@pytest.mark.usefixtures("often")
+async def test_comparing_finds_nothing_while_everybody_writes_nor_in_what_is_not_ours(
+    zone: Zone,
+) -> None:
+    zone.server.command("HSET", zone.keys.instances, "web/broken", "callboard1 1 x 1 0 60000\nno")
+    async with following(zone.url, zone.name) as follower:
+        for turn in range(40):
+            for n in range(10):
+                key = f"payments/i{n}"
+                await zone.store.register(
+                    a_registration(instance=f"i{n}", port=turn + 1), lease_id="x"
+                )
+                if (turn + n) % 3 == 0:
+                    await zone.store.deregister(key)
+            await asyncio.sleep(0.05)
+        await until(lambda: agrees(follower, zone.store))
+
+        assert follower.repaired == 0
+        assert follower.snapshots == 1

@@ -60,13 +60,22 @@ class StoreServer:
     """One server in a directory of its own; a new one for each `with`.
 
     `port` listens on loopback TCP too (0: only the Unix socket).  `append_only` survives kill -9
-    whole: with fsync at each write, because `everysec` holds writes back while one fsync is slow.
+    whole: with fsync at each write, because `everysec` holds writes back while one fsync is slow
+    (but with `always` a server ends when its disk is full).  It writes below *place*.
     """
 
-    def __init__(self, *, append_only: bool = False, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        append_only: bool = False,
+        port: int = 0,
+        fsync: str = "always",
+        place: str | None = None,
+    ) -> None:
         self.port = port
         self._append_only = append_only
-        self._directory = Path(tempfile.mkdtemp(prefix="cb-"))
+        self._fsync = fsync
+        self._directory = Path(tempfile.mkdtemp(prefix="cb-", dir=place))
         if len(os.fsencode(self.socket_path)) > MAX_SOCKET_PATH:
             shutil.rmtree(self._directory)
             self._directory = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
@@ -103,7 +112,7 @@ class StoreServer:
             *("--port", str(self.port), "--bind", "127.0.0.1"),
             *("--unixsocket", self.socket_path, "--unixsocketperm", "700"),
             *("--dir", str(self._directory), "--save", "", "--daemonize", "no"),
-            *("--appendonly", "yes" if self._append_only else "no", "--appendfsync", "always"),
+            *("--appendonly", "yes" if self._append_only else "no", "--appendfsync", self._fsync),
             *("--logfile", str(self._directory / "log")),
             # A replica of the tests gets its data at once, not after five seconds.
             *("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
