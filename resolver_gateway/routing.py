@@ -6,6 +6,7 @@ upstream may have: percent-decoded once or again, `\\` as `/`, `..;x` as `..`, `
 With a host suffix, `{service}.suffix` names the service, and the whole path is the rest.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -14,6 +15,8 @@ from resolver_gateway import naming
 from resolver_gateway.naming import ALL, Subset, service_of
 from resolver_gateway.request import RequestHead
 from resolver_gateway.rules import Rule, Rules
+
+_WIDE: Final = re.compile(rb"%u00([0-9A-Fa-f]{2})")
 
 MAX_DECODINGS: Final = 4
 """Rounds of percent-decoding that are looked through; a path with more layers is refused."""
@@ -277,8 +280,9 @@ def climbs(rest: bytes) -> bool:
 
 
 def _decoded(text: bytes) -> bytes:
-    """One round of percent-decoding; the overlong `%c0%ae` and `%c0%af` are `.` and `/` to some."""
-    decoded = unquote_to_bytes(text)
+    """One round of percent-decoding, as eager as any reader's: `%u002e` is IIS's, the overlong
+    `%c0%ae` and `%c0%af` are `.` and `/` to decoders of UTF-8 that do not check."""
+    decoded = unquote_to_bytes(_WIDE.sub(rb"%\1", text))
     return decoded.replace(b"\xc0\xae", b".").replace(b"\xc0\xaf", b"/")
 
 
