@@ -161,7 +161,7 @@ async def _ask(server: Server, name: str, rtype: str) -> dns.message.Message:
 
 
 async def _until_it_answers(server: Server) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(Exception):
                 answer = await _ask(server, f"svc0.{data.APEX}", "A")
