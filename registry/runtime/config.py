@@ -26,12 +26,13 @@ KNOWN_SETTINGS = frozenset(
     " idle_timeout initial_wait_timeout insecure instance_id lease_ttl listen log_format"
     " log_level master max_connections max_connections_per_client max_requests metadata"
     " min_body_rate name networks notify notify_source ns nsid port ports prefer_zone priority"
-    " probe probe_command queue queue_timeout rate_limit rate_slip read_tokens record_ttl redis"
-    " redis_ca register_unhealthy registry_ca registry_cert registry_key registry_url"
+    " probe probe_command queue queue_timeout rate_limit rate_slip read_tokens record_ttl"
+    " redis redis_ca register_unhealthy registry_ca registry_cert registry_key registry_url"
     " request_timeout resolv_conf reverse rise routes sentinel server_timing service_burst"
-    " service_rate service_version service_zone stale_bound stop_timeout tags tls_cert tls_client_ca tls_key"
-    " token tokens transfers trusted_proxies try_timeout tsig_keys tunnel_timeout upstream_ca"
-    " upstream_timeout version_header wait_replicas weight workers zone".split()
+    " service_rate service_version service_zone stale_bound stop_timeout tags tls_cert"
+    " tls_client_ca tls_key token tokens transfers trusted_proxies try_timeout tsig_keys"
+    " tunnel_timeout upstream_ca upstream_timeout version_header wait_replicas weight workers"
+    " zone".split()
 )
 """Settings of any part.  One file and one environment serve all parts, so a part accepts the
 keys of the others and refuses what none of them has.  tests/test_docs.py keeps this true."""
