@@ -1,7 +1,7 @@
 """Each fault, the promise that must hold through it, and what was measured.
 
-A fault is a coroutine that takes a `Scale` and gives a `Verdict`.  `python -m benchmarks.chaos` runs
-all of them; those that are over soon run among the tests too, with few instances.
+A fault is a coroutine that takes a `Scale` and gives a `Verdict`.  The program runs `ALL` of them;
+those that are over soon run among the tests too, with few instances and short leases.
 """
 
 import asyncio
