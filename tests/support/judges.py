@@ -44,7 +44,7 @@ def requests_in(data: bytes, *, broken_off: bool = False) -> list[Read]:
 
 def by_h11(data: bytes, *, broken_off: bool = False) -> list[Read]:
     """What h11 reads as a server; an incomplete request counts as a disagreement, or as none."""
-    found = []
+    found: list[Read] = []
     while data:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
         connection.receive_data(data)
