@@ -48,7 +48,8 @@ def instance_strings(instance: Instance) -> tuple[bytes, ...]:
 def _readable(metadata: list[tuple[str, str]], taken: set[str]) -> Iterator[tuple[str, str]]:
     for key, value in metadata:
         folded = key.lower()
-        if key.isascii() and key.isprintable() and "=" not in key and folded not in taken:
+        readable = key != "" and key.isascii() and key.isprintable() and "=" not in key
+        if readable and folded not in taken:
             taken.add(folded)
             yield key, value
 

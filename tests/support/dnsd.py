@@ -1,18 +1,21 @@
 """A dnsd without sockets or store: a catalog that a test fills, and the responder over it."""
 
+import ipaddress
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dns.message
+import dns.rdatatype
 
 from dnsd.cookies import Cookies
 from dnsd.memo import Memo
 from dnsd.responder import Peer, Reply, Responder
+from dnsd.reverse import zones_for
 from dnsd.table import AnswerTable, State
 from dnsd.zone import Zone
 from registry.catalog import Catalog
-from registry.changes import InstanceDown, InstanceUp, ServiceForgotten
+from registry.changes import InstanceDown, InstanceUp, ServiceForgotten, ServiceSettings
 from registry.model import Instance, Port, Registration
 from tests.support import dns as asking
 
@@ -38,13 +41,23 @@ def instance(
     return Instance(registration, revision, "lease", 0, state=state, found=found, listed_as=service)
 
 
+def zones_of(zones: Sequence[str], reverse: Sequence[str] = ()) -> list[Zone]:
+    """Zones with one name server, and those of the networks *reverse*."""
+    apexes = zones_for(map(ipaddress.ip_network, reverse))
+    return [
+        *(Zone(apex, SERVERS) for apex in zones),
+        *(Zone(apex, SERVERS, home=zones[0]) for apex in apexes),
+    ]
+
+
 class Dnsd:
-    """The core of a server; `up`, `down` and `forget` change what it knows."""
+    """The core of a server; `up`, `down`, `forget` and `set` change what it knows."""
 
     def __init__(
         self,
         *instances: Instance,
         zones: Sequence[str] = (APEX,),
+        reverse: Sequence[str] = (),
         state: State = "fresh",
         seed: int = 1,
         cookies: Cookies | None = None,
@@ -53,7 +66,7 @@ class Dnsd:
         self.catalog = Catalog()
         self.problems: list[tuple[str, str]] = []
         self.table = AnswerTable(
-            [Zone(apex, SERVERS) for apex in zones],
+            zones_of(zones, reverse),
             lambda: self.catalog,
             state=state,
             problem=lambda service, what: self.problems.append((service, what)),
@@ -84,7 +97,13 @@ class Dnsd:
         revision = self.catalog.revision + 1
         self._apply(ServiceForgotten(service, revision, revision - 1))
 
-    def _apply(self, change: InstanceUp | InstanceDown | ServiceForgotten) -> None:
+    def set(self, service: str, answers: int) -> None:
+        revision = self.catalog.revision + 1
+        self._apply(ServiceSettings(service, answers, revision, revision - 1))
+
+    def _apply(
+        self, change: InstanceUp | InstanceDown | ServiceForgotten | ServiceSettings
+    ) -> None:
         touched = self.catalog.apply(change)
         services = () if touched is None else (touched,)
         self.table.invalidate(services)
@@ -116,6 +135,19 @@ class Dnsd:
         reply = self.reply(packet, LOCAL_TCP if tcp else LOCAL).packet
         assert reply is not None
         return dns.message.from_wire(reply)
+
+
+def query_of(name: str | bytes, rtype: str | int = "A") -> bytes:
+    """A plain question; *name* may be octets that no text can say."""
+    if isinstance(name, bytes):
+        number = dns.rdatatype.RdataType.make(rtype)
+        return asking.header() + asking.question(name, number)
+    return asking.query(name, rtype)
+
+
+def types_in(message: dns.message.Message) -> list[str]:
+    """Owner and type of each additional set, in their order."""
+    return [f"{s.name} {dns.rdatatype.to_text(s.rdtype)}" for s in message.additional]
 
 
 def outcome(message: dns.message.Message) -> str:

@@ -19,11 +19,10 @@ from dnsd.responder import Peer, Reply, Responder
 from dnsd.table import AnswerTable, State
 from dnsd.transfer import Transfers
 from dnsd.tsig import Signatures
-from dnsd.zone import Zone
 from registry.catalog import Catalog
 from registry.changes import Change, InstanceDown, InstanceUp, ServiceForgotten
 from registry.model import Instance
-from tests.support.dnsd import APEX, LOCAL, LOCAL_TCP, SERVERS
+from tests.support.dnsd import APEX, LOCAL, LOCAL_TCP, zones_of
 
 KEY_NAME = "knot.svc.internal."
 SECRET = "bm90IGEgc2VjcmV0LCBidXQgMzIgb2N0ZXRzISE="
@@ -47,6 +46,7 @@ class World:
         *,
         keys: str = KEYS,
         zones: Sequence[str] = (APEX,),
+        reverse: Sequence[str] = (),
         revision: int = 0,
         journal: Journal | None = None,
         state: State = "fresh",
@@ -55,7 +55,7 @@ class World:
         self.settled = True
         self.problems: list[tuple[str, str]] = []
         self.catalog = Catalog(revision)
-        own = [Zone(apex, SERVERS) for apex in zones]
+        own = zones_of(zones, reverse)
         self.table = AnswerTable(own, lambda: self.catalog, state=state)
         self.journal = Journal() if journal is None else journal
         self.signatures = Signatures(keys_in(keys), lambda: self.now)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dnsd.config import ADMIN, Config, NameServer, problems, zones_of
+from dnsd.config import ADMIN, Config, NameServer, problems, warnings, zones_of
 from registry.runtime.config import Common, ConfigError, HostPort, load
 
 
@@ -44,6 +44,36 @@ def test_name_servers_are_those_named_else_where_it_listens() -> None:
     assert zones_of(config)[0].servers == (("ns1", ("10.0.0.1", "fd00::1")),)
 
 
+def test_p1_reverse_zones_follow_those_of_services() -> None:
+    config, _ = loaded("--zone", "a.internal,b.internal", "--reverse", "172.16.0.0/15,fd00::/8")
+
+    zones = zones_of(config)
+
+    assert [zone.apex for zone in zones] == [
+        *("a.internal.", "b.internal."),
+        *("16.172.in-addr.arpa.", "17.172.in-addr.arpa.", "d.f.ip6.arpa."),
+    ]
+    assert [zone.home for zone in zones[2:]] == ["a.internal."] * 3
+    assert all(zone.servers == zones[0].servers for zone in zones)
+
+
+@pytest.mark.parametrize(
+    ("zones", "told"),
+    [
+        ("svc.internal", 0),
+        ("svc.example.com", 0),
+        ("home.arpa", 0),
+        ("svc.test", 1),
+        ("callboard", 1),
+        ("svc.lan,svc.internal,corp", 2),
+    ],
+)
+def test_y5_invented_top_names_are_worth_a_word(zones: str, told: int) -> None:
+    config, _ = loaded("--zone", zones)
+
+    assert len(list(warnings(config))) == told
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
@@ -55,6 +85,12 @@ def test_name_servers_are_those_named_else_where_it_listens() -> None:
         (["--ns", "ns1=here"], "is not an IPv4 or IPv6 address"),
         (["--zone", f"{'a' * 63}.{'b' * 62}"], "no room for names in it"),
         (["--zone", "local"], "under local."),
+        (["--zone", "svc.localhost"], "under localhost."),
+        (["--zone", "invalid"], "under invalid."),
+        (["--zone", "x.onion"], "under onion."),
+        (["--zone", "10.in-addr.arpa"], "under arpa."),
+        (["--reverse", "0.0.0.0/0"], "all addresses are no network of yours"),
+        (["--reverse", ",".join(f"10.{2 * n}.0.0/17" for n in range(9))], "at most 1024"),
         (["--workers", "0"], "not in 1..64"),
         (["--cookie-secret", "123"], "option --cookie-secret: a secret is 32 hexadecimal digits"),
         (["--cookie-secret", "12"], "one to 3 secrets of 32 hexadecimal digits each"),
@@ -66,7 +102,7 @@ def test_name_servers_are_those_named_else_where_it_listens() -> None:
         (["--networks", "10.0.0.0/33"], "10.0.0.0/33"),
     ],
 )
-def test_what_is_wrong_names_the_setting_and_the_rule(argv: Sequence[str], told: str) -> None:
+def test_y5_what_is_wrong_names_the_setting_and_the_rule(argv: Sequence[str], told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(*argv)
 

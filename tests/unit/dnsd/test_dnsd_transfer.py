@@ -150,6 +150,79 @@ def test_a_service_with_the_name_of_a_name_server_is_not_sent_under_it() -> None
     }
 
 
+def test_x6_every_service_is_browsed_listed_and_chosen_from_in_the_copy() -> None:
+    world = a_world()
+    records = Copy().transfer(world).records()
+
+    for name, rtype, data in (
+        ("catalog", "PTR", f"nmap-service.{APEX}"),
+        ("catalog", "TXT", f'"rev={world.catalog.revision}"'),
+        ("dns-version", "TXT", '"1.0.0"'),
+        ("_services._dns-sd._udp", "PTR", f"_game._udp.{APEX}"),
+        ("_game._udp", "PTR", rf"vertice-nmap\.nmap-service._game._udp.{APEX}"),
+        ("_nmap-service._sub._http._tcp", "PTR", rf"second\.nmap-service._http._tcp.{APEX}"),
+        (r"second\.nmap-service._http._tcp", "SRV", f"10 0 8080 second.nmap-service.{APEX}"),
+        ("b._dns-sd._udp", "PTR", APEX),
+        ("payments.service", "A", "10.0.0.1"),
+        ("_http._tcp.payments.service", "SRV", f"0 100 8080 pay-1.payments.{APEX}"),
+        ("serving.state.payments", "A", "10.0.0.1"),
+        ("_http._tcp.serving.state.payments", "SRV", f"0 100 8080 pay-1.payments.{APEX}"),
+        (
+            "_game._udp.vertice-nmap.nmap_service",
+            "SRV",
+            f"0 100 4000 vertice-nmap.nmap-service.{APEX}",
+        ),
+    ):
+        assert (f"{name}.{APEX}", rtype, data) in {(r[0], r[2], r[3]) for r in records}
+
+
+def test_x9_what_depends_on_the_question_is_not_in_the_copy() -> None:
+    names = {r[0] for r in Copy().transfer(a_world()).records()}
+
+    assert not [n for n in names if "prefer" in n or n.count(".state.") > 1]
+    assert f"second.nmap-service.service.{APEX}" not in names
+
+
+def test_x6_a_reverse_zone_has_the_addresses_in_it() -> None:
+    world = a_world(reverse=("10.0.0.0/8", "fd00::/8"))
+
+    records = Copy("10.in-addr.arpa.").transfer(world).records()
+
+    pointers = {(r[0], r[3]) for r in records if r[2] == "PTR" and "_udp" not in r[0]}
+    assert pointers == {
+        ("1.0.0.10.in-addr.arpa.", f"pay-1.payments.{APEX}"),
+        ("1.0.1.10.in-addr.arpa.", f"vertice-nmap.nmap-service.{APEX}"),
+        ("2.0.1.10.in-addr.arpa.", f"second.nmap-service.{APEX}"),
+        ("1.0.3.10.in-addr.arpa.", f"{'b' * 63}.{'a' * 63}.{APEX}"),
+    }
+    assert ("10.in-addr.arpa.", 60, "NS", f"ns1.{APEX}") in records
+    assert not [r for r in Copy("d.f.ip6.arpa.").transfer(world).records() if "_udp" not in r[0]][
+        1:
+    ]
+
+
+def test_x6_a_set_too_large_to_answer_is_no_larger_in_the_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dnsd.shared.MAX_RRSET", 3000)
+    world = World()
+    for n in range(200):
+        world.up(instance(f"service-{n // 10}", f"i{n % 10}", (f"10.0.0.{n}",)))
+    copy = Copy().transfer(world)
+
+    def listed() -> set[str]:
+        return {r[3] for r in copy.records() if r[0] == f"_http._tcp.{APEX}"}
+
+    assert 80 < len(listed()) < 200
+    for n in (3, 7, 15):
+        world.down(f"service-{n}", "i5")
+        world.up(instance("fresh", f"f{n}", (f"10.9.9.{n}",)))
+    copy.transfer(world)
+    assert copy.was_incremental
+    answer = world.ask(signed_query(f"_http._tcp.{APEX}", "PTR"), LOCAL_TCP).answer[0]
+    assert listed() == {rdata.to_text() for rdata in answer}
+
+
 def test_x6_ttls_are_the_usual_ones_also_while_the_store_is_away() -> None:
     """Otherwise one serial would have two contents."""
     world = World()
@@ -578,12 +651,12 @@ def test_l24_axfr_over_udp_is_notimp() -> None:
 
 INSTANCES = st.builds(
     lambda service, id, address, port, weight, state: instance(
-        service, id, (address,), (Port("http", port),), weight=weight, state=state
+        service, id, (address,), (port,), weight=weight, state=state, tags=(f"w{weight}",)
     ),
     st.sampled_from(["web", "nmap_service", "db"]),
     st.sampled_from(["a", "b_1", "c"]),
     st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1"]),
-    st.sampled_from([80, 81]),
+    st.sampled_from([Port("http", 80), Port("http", 81), Port("game", 80, "udp")]),
     st.sampled_from([0, 100]),
     st.sampled_from(["serving", "serving", "draining"]),
 )
@@ -603,20 +676,25 @@ def change(world: World, one: Instance, how: str) -> None:
 
 
 @settings(max_examples=15)
-@given(CHANGES, st.integers(0, 2**33), st.integers(0, 5))
+@given(
+    CHANGES,
+    st.integers(0, 2**33),
+    st.integers(0, 5),
+    st.sampled_from([APEX, OTHER, "10.in-addr.arpa."]),
+)
 def test_x11_a_difference_applied_to_the_old_zone_gives_the_new_one(
-    changes: list[tuple[Instance, str]], revision: int, every: int
+    changes: list[tuple[Instance, str]], revision: int, every: int, apex: str
 ) -> None:
     """Whatever happens in whatever order, from whatever serial on; removals are exact."""
-    world = World(revision=revision)
+    world = World(revision=revision, zones=(APEX, OTHER), reverse=("10.0.0.0/8",))
     filler = crowd(8, world)  # so that differences are less than the zone
-    copies = [Copy().transfer(filler)]
+    copies = [Copy(apex).transfer(filler)]
     for n, (one, how) in enumerate(changes):
         change(world, one, how)
         if every and n % every == 0:
             copies[-1].transfer(world)
-            copies.append(Copy().transfer(world))
-    expected = Copy().transfer(world).records()
+            copies.append(Copy(apex).transfer(world))
+    expected = Copy(apex).transfer(world).records()
 
     for copy in copies:
         copy.transfer(world)

@@ -9,6 +9,7 @@ import pytest
 
 from dnsd.memo import Memo
 from dnsd.metrics import Counts
+from dnsd.shared import CATALOG
 from dnsd.table import AnswerTable
 from dnsd.updater import Updater
 from dnsd.zone import Zone
@@ -204,3 +205,17 @@ async def test_what_the_store_said_wins_over_the_file(tmp_path: Path) -> None:
 
     assert desk.follower.catalog.revision == 9
     assert desk.table.state == "fresh"
+
+
+async def test_what_services_share_is_settled_before_anybody_asks() -> None:
+    """The first question for the catalog must not wait until all services are counted."""
+    desk = Desk()
+    catalog = Catalog(5)
+    for n in range(200):
+        catalog.put(instance(f"service-{n}"))
+    async with running(desk):
+        desk.load(catalog)
+
+        await until(lambda: desk.table.settle(0))
+
+    assert desk.table.shared.sets.count(CATALOG) == 200
