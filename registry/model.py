@@ -188,7 +188,7 @@ def max_record_ttl(lease_ttl: int) -> int:
 
 
 def problems_of(registration: Registration) -> list[Problem]:
-    """Every rule of CONTRACT that *registration* breaks, types included; empty when it is good."""
+    """Every rule that *registration* breaks, types included; empty when it is good."""
     return list(_problems(registration))
 
 
@@ -374,7 +374,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def as_document(instance: Instance) -> dict[str, Any]:
-    """*instance* as CONTRACT section 2 lists it, without the lease times."""
+    """*instance* as the HTTP API lists it, without the lease times."""
     r = instance.registration
     return {
         "instance_id": r.instance,
