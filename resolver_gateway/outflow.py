@@ -47,7 +47,7 @@ def unsent(transport: asyncio.Transport) -> int:
     """Octets written that the peer has not acknowledged: ours, and the kernel's where it tells."""
     waiting = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         waiting += struct.unpack("i", answer)[0]
     return waiting
@@ -56,13 +56,13 @@ def unsent(transport: asyncio.Transport) -> int:
 def bound(transport: asyncio.Transport) -> None:
     """Have the kernel hold no more than `KERNEL_UNSENT` for the peer of *transport*."""
     sock = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT)
 
 
 def reset(transport: asyncio.Transport) -> None:
     """Close at once with a reset, which tells the peer that what it got is not all."""
     sock = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
