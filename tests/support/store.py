@@ -97,6 +97,11 @@ class StoreServer:
         return str(self._directory / "s")
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         """What `RedisStore` and `Follower` take."""
         return f"unix://{self.socket_path}"
