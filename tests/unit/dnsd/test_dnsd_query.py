@@ -154,6 +154,7 @@ def test_h8_h17_promised_records_that_are_not_there(
 @pytest.mark.parametrize("opcode", [1, 2, 3, 4, 5, 6, *range(7, 16)])
 @pytest.mark.parametrize("body", [b"", Q, b"\xff" * 9])
 def test_h9_to_h14_other_opcodes_are_not_implemented(dnsd: Dnsd, opcode: int, body: bytes) -> None:
+    """H10 IQUERY and STATUS, H12 NOTIFY, H13 UPDATE, and those that nobody knows."""
     for rd in (0, 0x0100):
         reply = dnsd.raw(header(opcode << 11 | rd, qd=1 if body else 0) + body)
 
