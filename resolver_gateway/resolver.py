@@ -20,6 +20,9 @@ from resolver_gateway.srv import Answer, Failed, Resolution
 STALE_WAIT: Final = 0.5
 """Seconds that a request waits for a new answer when it has an old one."""
 
+RENEW_WAIT: Final = 2.0
+"""Seconds that a request waits when no instance takes a connection: there is nothing else to try."""
+
 MISS_WAIT: Final = 5.0
 """Seconds that a request waits for the first answer; the client's own rounds end before that."""
 
@@ -116,7 +119,7 @@ class Resolver:
         if flight is None and self.cache.may_renew(name, self._clock()):
             flight = self._fly(name)
         if flight is not None:
-            await asyncio.wait({flight}, timeout=STALE_WAIT)
+            await asyncio.wait({flight}, timeout=RENEW_WAIT)
         return self.cache.known(name)
 
     def concerns(self, services: Collection[str]) -> list[str]:

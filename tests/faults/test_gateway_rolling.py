@@ -22,6 +22,8 @@ class Load:
         self._going = True
         self.statuses: Counter[int] = Counter()
         self.lost = 0
+        self.problems: list[bytes] = []
+        """What the gateway said of those that it could not serve."""
 
     async def run(self, number: int) -> None:
         client = await self._world.client()
@@ -37,6 +39,8 @@ class Load:
                 client = await self._world.client()
                 continue
             self.statuses[answer.status] += 1
+            if answer.status != 200:
+                self.problems.append(answer.body)
             if answer.status == 200:
                 assert answer.body == f"/{number}-{count}".encode()
 
@@ -92,6 +96,7 @@ async def test_a_rolling_restart_fails_nobody(warned: bool) -> None:
                 running[n] = successor
         await some_more(load)
 
+        assert not load.problems
         assert load.statuses.keys() == {200}
         assert load.lost == 0
     for upstream in running:
@@ -109,6 +114,7 @@ async def test_all_instances_die_and_others_are_there_at_once() -> None:
         await asyncio.gather(*(upstream.stop() for upstream in old))
         await some_more(load)
 
+        assert not load.problems
         assert load.statuses.keys() == {200}
         assert load.lost == 0
         load.end()
@@ -132,6 +138,7 @@ async def test_dns_is_away_for_a_minute_and_comes_back_elsewhere() -> None:
         await until(lambda: elsewhere.asked)
         await some_more(load)
 
+        assert not load.problems
         assert load.statuses.keys() == {200}
         assert load.lost == 0
     elsewhere.stop()
