@@ -21,7 +21,7 @@ STALE_WAIT: Final = 0.5
 """Seconds that a request waits for a new answer when it has an old one."""
 
 RENEW_WAIT: Final = 2.0
-"""Seconds that a request waits when no instance takes a connection: there is nothing else to try."""
+"""The same when no instance takes a connection: there is nothing else to try."""
 
 MISS_WAIT: Final = 5.0
 """Seconds that a request waits for the first answer; the client's own rounds end before that."""
