@@ -135,7 +135,7 @@ class Downstream(asyncio.Protocol):
         """The call has its whole answer: on to the next request, or close."""
         self.call = None
         self._body = None
-        if not keep:
+        if not keep or (self._eof_at is not None and not self._buffer):
             self._linger()
         elif self._outflow is not None or self._reading:
             pass  # the next one waits until this answer is taken, or `_read` goes on by itself

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from resolver_gateway.door import Limits
 from tests.support.http import Client, World, gateway
@@ -40,6 +41,11 @@ class Puppet:
     async def gets(self, octets: int, number: int = 0) -> bytes:
         """The next octets of connection *number*."""
         return await self.streams[number][0].readexactly(octets)
+
+    def reading(self, goes_on: bool, number: int = 0) -> None:
+        """Stop taking what comes, or go on."""
+        transport = cast(asyncio.Transport, self.streams[number][1].transport)
+        transport.resume_reading() if goes_on else transport.pause_reading()
 
     def close(self, number: int = 0) -> None:
         self.streams[number][1].close()
