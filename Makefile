@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help setup run test check format compose-test bench-dns bench-gateway bench-path bench-memory bench-departure chaos clean
+.PHONY: help setup run test check format compose-test bench-dns bench-gateway bench-path bench-memory bench-departure bench-scale bench-herd chaos clean
 
 help:             ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -45,6 +45,12 @@ bench-memory: $(VENV)/.dev     ## memory of each part of the demo, idle
 
 bench-departure: $(VENV)/.dev  ## how long until a dead instance leaves DNS
 	$(BIN)/python -m benchmarks.departure $(ARGS)
+
+bench-scale: $(VENV)/.dev      ## a hundred thousand instances, held by two registrars
+	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+bench-herd: $(VENV)/.dev       ## ten thousand sidecars that come back at once
+	$(BIN)/python -m benchmarks.herd $(ARGS)
 
 chaos: $(VENV)/.dev            ## faults on real processes: what was promised, what was measured
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
