@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dnsd import query, texts
 from dnsd.compiler import records_of
 from dnsd.places import (
+    ALIAS,
     EVERYONE,
     AtDefaultPort,
     AtInstance,
@@ -24,8 +25,8 @@ from dnsd.places import (
     Place,
 )
 from dnsd.reverse import owner_of
+from dnsd.served import ServedZone
 from dnsd.shared import AtAddress, AtType, Fact, SharedPlace, owner_labels
-from dnsd.table import ALIAS, ServedZone
 from dnsd.zone import (
     APEX_TTL,
     EXPIRE,

@@ -12,7 +12,7 @@ from dnsd.config import Secondary
 from dnsd.keyring import Keyring
 from dnsd.metrics import Counts
 from dnsd.notify import GiveUp, Message, Notice, Outcome, Send, Wait, compose, outcome_of
-from dnsd.table import ServedZone
+from dnsd.served import ServedZone
 from registry.runtime import logs
 
 SETTLING = 0.25

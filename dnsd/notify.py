@@ -10,7 +10,7 @@ from dnsd import query, reading, tsig
 from dnsd.contents import soa_rr
 from dnsd.keyring import Key, Keyring
 from dnsd.query import HEADER
-from dnsd.table import ServedZone
+from dnsd.served import ServedZone
 
 INTERVAL = 1.0
 """Seconds between two of one zone to one secondary: changes between them are gathered."""

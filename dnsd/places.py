@@ -18,6 +18,9 @@ from registry.model import Instance, Port
 SELECTORS = ("tag", "version", "zone", "state")
 PREFER = "prefer"
 
+ALIAS = "service"
+"""`<svc>.service.Z` is `<svc>.Z`, and so is all below it."""
+
 MAX_SELECTORS = 8
 """Selectors in one name; names with more do not exist.  Whoever asks for every combination of a
 service's values has an answer compiled for each."""

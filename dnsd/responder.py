@@ -9,7 +9,8 @@ from dnsd.compiler import CompiledAnswer, Rng, draw_order, draw_orders
 from dnsd.cookies import CLIENT, Cookies, Verdict
 from dnsd.keyring import Key
 from dnsd.query import Edns, Query, Reject, Signed, limit_of, parse_query
-from dnsd.table import AnswerTable, ServedZone
+from dnsd.served import ServedZone
+from dnsd.table import AnswerTable
 from dnsd.transfer import Denied, Single, Transfer, Transfers
 from dnsd.tsig import Chain, Refusal, Signatures
 from dnsd.wire import (

@@ -4,20 +4,19 @@ Answers are compiled at the first question after a change and kept until the nex
 their service, so that a thousand changes nobody asks about cost nothing.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dnsd import query, texts
 from dnsd.compiler import (
     CompiledAnswer,
-    SoaRecord,
     compile_pointers,
     compile_rrset,
-    compile_soa,
     without_glue,
 )
 from dnsd.places import (
+    ALIAS,
     EVERYONE,
     PROTOCOLS,
     AtDefaultPort,
@@ -32,10 +31,10 @@ from dnsd.places import (
     place_in,
 )
 from dnsd.query import Query
-from dnsd.reverse import FULL, digits_in, owner_of, read
+from dnsd.reverse import FULL, owner_of, read
+from dnsd.served import ServedZone, before_apex
 from dnsd.shared import (
     CATALOG,
-    TYPES,
     AtAddress,
     AtCatalog,
     AtType,
@@ -45,15 +44,9 @@ from dnsd.shared import (
     owner_labels,
 )
 from dnsd.zone import (
-    BROWSING,
-    MAX_ZONE,
-    NOT_BROWSING,
     SHARED_TTL,
     STALE_TTL,
     AtApex,
-    AtBrowse,
-    AtServer,
-    AtVersion,
     Fixed,
     Listed,
     Pointers,
@@ -97,114 +90,6 @@ CHOSEN_TYPES = frozenset({query.A, query.AAAA, query.SRV, query.ANY})
 """The same where a name chooses among the instances, or says which port."""
 
 SERVFAIL = CompiledAnswer(query.SERVFAIL, False)
-
-ALIAS = "service"
-"""`<svc>.service.Z` is `<svc>.Z`, and so is all below it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedZone:
-    """A zone with all of it that no change touches.
-
-    Names in `fixed` and `between` are octets before the apex; those in `between` have no records,
-    but names below them.  `taken` are services that are not answered, because what their names
-    mean is something else.  A reverse zone holds the addresses that begin with `reverse`.
-    """
-
-    zone: Zone
-    wire: bytes
-    labels: int
-    soa: SoaRecord
-    nxdomain: CompiledAnswer
-    nodata: CompiledAnswer
-    fixed: dict[bytes, Fixed | AtCatalog | AtTypes]
-    between: frozenset[bytes]
-    taken: frozenset[str]
-    reverse: str = ""
-
-    @classmethod
-    def of(cls, zone: Zone, others: Sequence[Zone] = ()) -> "ServedZone":
-        """ValueError when the apex leaves no room for names, or nobody serves it."""
-        wire = to_wire(zone.apex)
-        if len(wire) > MAX_ZONE:
-            raise ValueError(f"{zone.apex} has {len(wire)} octets; at most {MAX_ZONE}")
-        if not zone.servers:
-            raise ValueError(f"{zone.apex} has no name server")
-        soa = compile_soa(zone)
-        reverse = digits_in(zone.apex) if zone.home else ""
-        nested = [other.apex for other in others if other.apex.endswith("." + zone.apex)]
-        fixed = dict(_fixed_names(zone, reverse))
-        return cls(
-            zone,
-            wire,
-            len(zone.apex.split(".")),
-            soa,
-            CompiledAnswer(query.NXDOMAIN, True, soa=soa),
-            CompiledAnswer(query.NOERROR, True, soa=soa),
-            fixed,
-            frozenset(_names_above((*fixed, *_bare_names(zone, nested, reverse)))),
-            frozenset(_taken(zone, nested)),
-            reverse,
-        )
-
-    @property
-    def own(self) -> Sequence[tuple[bytes, Fixed]]:
-        """The fixed names whose records no service has a part in."""
-        return [(n, p) for n, p in self.fixed.items() if not isinstance(p, AtCatalog | AtTypes)]
-
-
-def _fixed_names(zone: Zone, reverse: str) -> Iterator[tuple[bytes, Fixed | AtCatalog | AtTypes]]:
-    yield b"", AtApex()
-    for base in _bases(zone, reverse):
-        for first in BROWSING:
-            labels = _labels((first, "_dns-sd", "_udp")) + base
-            yield labels, AtBrowse(labels)
-    if reverse:
-        return
-    for label, _ in zone.servers:
-        yield _labels((label,)), AtServer(label)
-    yield _labels(("dns-version",)), AtVersion()
-    for place in (CATALOG, TYPES):
-        yield _labels(owner_labels(place)), place
-
-
-def _bases(zone: Zone, reverse: str) -> Iterator[bytes]:
-    """Where a zone is asked where to browse: below itself, and a reverse zone also below its
-    first address, which is what a host asks about its network (RFC 6763, section 11)."""
-    yield b""
-    if reverse and len(reverse) < FULL[reverse[0]]:
-        first = owner_of(reverse.ljust(FULL[reverse[0]], "0"))
-        yield to_wire(first.removesuffix(zone.apex))[:-1]
-
-
-def _bare_names(zone: Zone, nested: Sequence[str], reverse: str) -> Iterator[bytes]:
-    """Names without records, the others are above: a zone within is below some."""
-    for base in _bases(zone, reverse):
-        for first in NOT_BROWSING:
-            yield _labels((first, "_dns-sd", "_udp")) + base
-    for apex in nested:
-        yield to_wire(apex.removesuffix(zone.apex))[:-1]
-
-
-def _names_above(found: Sequence[bytes]) -> Iterator[bytes]:
-    """*found* and all names above them, but the apex."""
-    for name in found:
-        while name:
-            yield name
-            name = name[1 + name[0] :]
-
-
-def _taken(zone: Zone, nested: Sequence[str]) -> Iterator[str]:
-    """Labels that belong to name servers, and to zones within this one."""
-    if zone.home:
-        return
-    yield from (names.fold(label) for label, _ in zone.servers)
-    for apex in nested:
-        yield names.fold(apex.removesuffix("." + zone.apex).split(".")[-1])
-
-
-def _labels(labels: Sequence[str]) -> bytes:
-    return to_wire(".".join(labels))[:-1]
 
 
 _Key = tuple[bytes, Place | Fixed | SharedPlace | None, int]
@@ -520,10 +405,10 @@ class AnswerTable:
             case AtAddress():
                 return Pointers(SHARED_TTL, targets, b"", None)
             case AtCatalog() | AtTypes():
-                at = len(_labels(owner_labels(place)))
+                at = len(before_apex(owner_labels(place)))
                 return Pointers(SHARED_TTL, targets, served.wire, at)
             case AtType(port, protocol):
-                parent = _labels(owner_labels(place)) + served.wire
+                parent = before_apex(owner_labels(place)) + served.wire
                 return self._with_listed(Pointers(SHARED_TTL, targets, parent, 0), port, protocol)
 
     def _revision(self, served: ServedZone) -> CompiledAnswer:

@@ -23,8 +23,9 @@ from dnsd.contents import (
 from dnsd.journal import HALF, SERIALS, Difference, Journal, distance
 from dnsd.keyring import Key
 from dnsd.query import HEADER, Query, Reject, limit_of
+from dnsd.served import ServedZone
 from dnsd.shared import Sets, Shared, Tally
-from dnsd.table import AnswerTable, ServedZone
+from dnsd.table import AnswerTable
 from dnsd.wire import MAX_POINTER, NOT_READY, PROHIBITED, opt_record, refuse
 from dnsd.zone import Zone
 from registry.catalog import Service

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from dnsd.front import kind_of
 from registry import names
 from registry.model import Port, Registration, problems_of
 from tests.support.dnsd import LOCAL, Dnsd, glue, instance, outcome, query_of, rdatas
@@ -222,6 +223,15 @@ def test_prefer_keeps_within_what_a_priority_can_be() -> None:
     )
 
     assert targets(dnsd, "eu-1.prefer.pay") == ["65535 a", "65535 b"]
+
+
+def test_b4_zones_that_nobody_is_in_are_counted_as_one_name(dnsd: Dnsd) -> None:
+    """Else a stranger would get as many answers as he can think of names."""
+    replies = [dnsd.raw(query_of(f"x{n}.prefer.pay.svc.internal.")) for n in range(5)]
+
+    assert {kind_of(reply) for reply in replies if reply} == {
+        b"+\x06prefer\x03pay\x03svc\x08internal\0"
+    }
 
 
 # --- a single answer ------------------------------------------------------------------------------

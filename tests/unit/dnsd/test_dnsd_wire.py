@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dnsd.compiler import Bucket, CompiledAnswer, compile_rrset, draw_order
 from dnsd.places import AtPort, AtService
 from dnsd.query import AAAA, MAX_UDP, SRV, TXT, A
-from dnsd.table import ServedZone
+from dnsd.served import ServedZone
 from dnsd.zone import (
     Address,
     Record,
