@@ -1,6 +1,6 @@
 """A hundred thousand instances: held by two registrars, and served again after a cold start.
 
-python -m benchmarks.scale [--instances 100000] [--seconds 20]
+python -m benchmarks.scale [--instances 100000] [--seconds 30]
 
 Services of five instances each.  Heartbeats come at the pace of a 30 s interval, in lists of ten
 (as sidecars with several services send them) and one by one.  Then store, registrars and dnsd are
@@ -20,6 +20,7 @@ from dnslib import QTYPE, DNSRecord
 from benchmarks.asking import question
 from benchmarks.chaos.world import ZONE, Part, World
 from benchmarks.loading import pace, post, shuffled
+from registry.leases import Renewal
 from registry.model import Port, Registration
 from registry.runtime import http
 from registry.store import RedisStore
@@ -37,7 +38,7 @@ def main() -> int:
     """Run it; exit status 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--instances", type=int, default=100_000, metavar="N")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="S")
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="S")
     options = parser.parse_args()
     return asyncio.run(run(options.instances, options.seconds))
 
@@ -47,7 +48,6 @@ async def run(instances: int, seconds: float) -> int:
         began = time.monotonic()
         await fill(world, instances)
         print(f"{instances} registered in {time.monotonic() - began:.1f} s", flush=True)
-        await until_listed(world, instances)
         ports = [registrar.port for registrar in world.registrars]
         good = True
         beats = [{"service_name": s, "instance_id": i} for s, i in names(instances)]
@@ -84,8 +84,20 @@ async def fill(world: World, instances: int) -> None:
             )
             await store.register(registration, lease_id=f"l{n}")
 
+    renewing = asyncio.create_task(renew_for_ever(store, instances))
     await asyncio.gather(*(write() for _ in range(WRITERS)))
+    await until_listed(world, instances)
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
     await store.close()
+
+
+async def renew_for_ever(store: RedisStore, instances: int) -> None:
+    """Whoever came first must still be there when the last has come."""
+    wishes = [Renewal(f"{service}/{instance}") for service, instance in names(instances)]
+    while True:
+        await asyncio.sleep(LEASE / 4)
+        await store.renew(wishes)
 
 
 async def until_listed(world: World, instances: int) -> None:

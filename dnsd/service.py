@@ -64,6 +64,7 @@ class Service:
             config.zone[0],
             changed=self._changed,
             reset=self._reset,
+            freeze=True,
         )
         zones = zones_of(config)
         table = AnswerTable(zones, lambda: self._follower.catalog, problem=self._problem)

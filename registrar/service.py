@@ -331,7 +331,7 @@ def build(config: Config, common: Common, read_again: ReadAgain | None = None) -
     """The registrar of these settings, over Redis."""
     canonical = config.zone[0]
     tokens = read_tokens(config.tokens) if config.tokens else None
-    follower = Follower(config.store, canonical)
+    follower = Follower(config.store, canonical, freeze=True)
     service = Service(
         config,
         RedisStore(
