@@ -237,7 +237,9 @@ def _places_of(
 
 
 def _owners(before: str, below: list[str]) -> list[bytes]:
-    return [to_wire(before + name) for name in below]
+    """The names that *before* makes of those *below*; what is too long for one nobody can ask."""
+    room = query.MAX_QNAME - 1 - len(before)
+    return [to_wire(before + name) for name in below if len(name) <= room]
 
 
 def _forms(name: str) -> list[str]:

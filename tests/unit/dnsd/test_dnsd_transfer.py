@@ -183,6 +183,24 @@ def test_x9_what_depends_on_the_question_is_not_in_the_copy() -> None:
     assert f"second.nmap-service.service.{APEX}" not in names
 
 
+def test_names_too_long_to_be_asked_are_not_sent() -> None:
+    """A zone of 127 octets, and the longest names in it: a port before them has no room."""
+    home = ".".join(["h" * 62, "o" * 62]) + "."
+    world = World(zones=(home,))
+    world.up(instance("s" * 63, "i" * 63, version="v" * 63, ports=(Port("p" * 15, 1),)))
+
+    records = Copy(home).transfer(world).records()
+
+    names = {r[0] for r in records}
+    assert f"{'i' * 63}.{'s' * 63}.{home}" in names
+    assert f"_{'p' * 15}._tcp.{'s' * 63}.{home}" in names
+    assert f"serving.state.{'s' * 63}.{home}" in names
+    assert not [n for n in names if "v" * 63 in n or len(n) > 254]
+    for name in (f"_{'p' * 15}._tcp.{'s' * 63}.{home}", f"_{'p' * 15}._tcp.{home}"):
+        for rtype in ("SRV", "PTR"):
+            world.ask(signed_query(name, rtype), LOCAL_TCP)
+
+
 def test_x6_a_reverse_zone_has_the_addresses_in_it() -> None:
     world = a_world(reverse=("10.0.0.0/8", "fd00::/8"))
 
