@@ -139,7 +139,7 @@ def main() -> int:
 
 async def run(count: int, outage: float, at_once: bool) -> int:
     back = Back()
-    async with World(lease=LEASE, registrars=2, fsync="everysec") as world:
+    async with World(lease=LEASE, registrars=2, fsync="everysec", relayed=False) as world:
         ports = [registrar.port for registrar in world.registrars]
         herd = [Sidecar(n, ports, back) for n in range(count)]
         rng = random.Random(1)

@@ -11,6 +11,9 @@ from typing import Any
 
 from benchmarks.stack import percentile
 
+MAX_OPEN = 200
+"""Connections of the generator to one registrar; who finds none waits, and that counts."""
+
 
 def post(path: str, body: Any) -> bytes:
     """A whole request."""
@@ -105,10 +108,15 @@ async def pace(
 ) -> Figures:
     """*rate* requests a second, whether or not the ones before were answered (open loop)."""
     figures = Figures()
+    room = {port: asyncio.Semaphore(MAX_OPEN) for port in ports}
     free: dict[int, deque[Connection]] = {port: deque() for port in ports}
     loop = asyncio.get_running_loop()
 
     async def one(port: int, request: bytes, due: float) -> None:
+        async with room[port]:
+            await on_some_connection(port, request, due)
+
+    async def on_some_connection(port: int, request: bytes, due: float) -> None:
         while free[port] and free[port][-1].lost:
             free[port].pop()
         try:
