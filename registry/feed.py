@@ -4,7 +4,7 @@ Whoever reads `follow()` never sees an exception: what goes wrong between it and
 said as a value, and it connects again.  A gap in the stream means another snapshot:
 
 - an entry names another predecessor than the revision we are at (trimmed, or lost and rewritten),
-  or says that the revision was raised because writes may be lost;
+  or says that the revision was raised because writes may be lost, and our last one is not there;
 - at a new connection the replication id differs, or our last entry is no longer there;
 - the store is at another revision than the stream's end brings us to.
 
@@ -213,8 +213,13 @@ async def _connected(
         entries = await _read(redis, keys, cursor.id)
         if connections.made != ours:
             return
+        # A store that came back with all it had raises its revision too.
+        raised = any(fields.get("k") == "raised" for _, fields in entries)
+        same_stream = raised and await _is_held(redis, keys, cursor.id)
+        if connections.made != ours:
+            return
         for entry_id, fields in entries:
-            event = advance(cursor, entry_id, fields)
+            event = advance(cursor, entry_id, fields, same_stream=same_stream)
             if event is not None:
                 yield event
         if not entries and cursor.revision < at_least:
@@ -236,11 +241,14 @@ def _is_unbelievable(cursor: _Cursor, revision: int, known: int, raised: bool) -
     return now - cursor.behind_since < BELIEVE_AFTER
 
 
-def advance(cursor: _Cursor, entry_id: str, fields: Mapping[str, str]) -> Change | Skipped | None:
+def advance(
+    cursor: _Cursor, entry_id: str, fields: Mapping[str, str], *, same_stream: bool = False
+) -> Change | Skipped | None:
     """Move *cursor* over an entry: its change, Skipped, or None when it was folded before.
 
     Raises _Gap when the entry does not follow what we have, or may not: a raised revision can
-    meet ours by chance, after writes that we have seen were lost and others took their numbers.
+    meet ours by chance, after writes that we have seen were lost and others took their numbers;
+    unless it is known to stand in the *same stream* as what we have.
     """
     cursor.id = entry_id
     try:
@@ -250,7 +258,7 @@ def advance(cursor: _Cursor, entry_id: str, fields: Mapping[str, str]) -> Change
         return Skipped(f"change {entry_id}", str(error))
     if change.revision <= cursor.revision:
         return None
-    if change.prev != cursor.revision or isinstance(change, RevisionRaised):
+    if change.prev != cursor.revision or (isinstance(change, RevisionRaised) and not same_stream):
         raise _Gap
     cursor.revision = change.revision
     return change
@@ -270,9 +278,12 @@ async def _goes_on(redis: Redis, keys: Keys, cursor: _Cursor, replid: str) -> bo
     """Whether the stream is still the one that *cursor* was read from."""
     if not cursor.held or replid != cursor.replid:
         return False
-    if cursor.id == "0-0":
-        return True
-    return bool(await answer_to(redis.xrange(keys.changes, cursor.id, cursor.id, count=1)))
+    return cursor.id == "0-0" or await _is_held(redis, keys, cursor.id)
+
+
+async def _is_held(redis: Redis, keys: Keys, entry_id: str) -> bool:
+    """Whether the stream holds that very entry."""
+    return bool(await answer_to(redis.xrange(keys.changes, entry_id, entry_id, count=1)))
 
 
 async def _pulse(redis: Redis, keys: Keys) -> tuple[Pulse, int]:
@@ -403,7 +414,7 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
         if field.startswith("dead:")
     }
     unseen: set[str] = set()
-    more = True
+    more, raised = True, False
     while more:
         entries = await _after(redis, keys, cursor.id)
         # A short answer was the end of the stream, later than the scan.  To wait for an empty
@@ -411,7 +422,7 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
         more = len(entries) == READ_COUNT
         for entry_id, fields in entries:
             try:
-                change = advance(cursor, entry_id, fields)
+                change = advance(cursor, entry_id, fields, same_stream=True)
             except _Gap:
                 return await read_all(redis, keys)
             match change:
@@ -420,6 +431,8 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
                     continue
                 case None:
                     continue
+                case RevisionRaised():
+                    raised = True
                 case InstanceUp(instance):
                     dead.pop(instance.registration.key, None)
                 case InstanceDown(service, instance_id):
@@ -432,7 +445,10 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
         known: Any = await answer_to(redis.hmget(keys.meta, f"gone:{service}", f"name:{service}"))
         _put_gone(catalog, service, known[0], known[1], skipped)
     catalog.revision = max(catalog.revision, cursor.revision)
-    return Everything(catalog, dead, cursor.id, meta.get("replid", ""), tuple(skipped))
+    raised_for = meta.get("replid", "")
+    if raised:
+        raised_for = await answer_to(redis.hget(keys.meta, "replid")) or ""
+    return Everything(catalog, dead, cursor.id, raised_for, tuple(skipped))
 
 
 async def _scan(redis: Redis, keys: Keys) -> AsyncIterator[tuple[str, str]]:
