@@ -239,7 +239,17 @@ CONNECTIONS = {
     "Max-Forwards twice": b"TRACE /v2/payments/a HTTP/1.1\r\nHost: g\r\nMax-Forwards: 1\r\nMax-Forwards: 2\r\n\r\n",
 }  # fmt: skip
 
-REFUSED = LENGTHS | CODINGS | CHUNKS | FIELDS | HOSTS | STARTS | CONNECTIONS
+BY_KIND = {
+    "lengths": LENGTHS,
+    "codings": CODINGS,
+    "chunks": CHUNKS,
+    "fields": FIELDS,
+    "hosts": HOSTS,
+    "start lines": STARTS,
+    "connection": CONNECTIONS,
+}
+
+REFUSED = {name: payload for kind in BY_KIND.values() for name, payload in kind.items()}
 
 _CHUNKED = b"5\r\nhello\r\n" + LAST
 

@@ -16,7 +16,7 @@ from resolver_gateway import headers
 from resolver_gateway.request import RequestHead, RequestParser
 from tests.support.http import Upstream, World, gateway
 from tests.support.judges import Disagreement, Read, by_h11, requests_in
-from tests.support.payloads import PASSED, REFUSED, G, P
+from tests.support.payloads import BY_KIND, PASSED, REFUSED, G, P
 from tests.support.waiting import until
 
 FOLLOWING = b"GET /v2/payments/following HTTP/1.1\r\nHost: g\r\n\r\n"
@@ -33,22 +33,23 @@ def test_the_battery_is_large_enough() -> None:
     assert len(PASSED) >= 50
 
 
-@pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_ambiguous_is_refused_and_the_connection_ends(name: str) -> None:
+@pytest.mark.parametrize("kind", BY_KIND)
+async def test_what_is_ambiguous_is_refused_and_the_connection_ends(kind: str) -> None:
     """Nothing of it reaches an upstream, nor anything that is appended to it."""
     up = await Upstream().start()
     async with gateway(up) as world:
-        client = await world.client()
-        await client.send(REFUSED[name] + FOLLOWING)
-        answer = await client.answer()
-        rest = await client.rest()
+        for name, payload in BY_KIND[kind].items():
+            client = await world.client()
+            await client.send(payload + FOLLOWING)
+            answer = await client.answer()
 
-        assert 400 <= answer.status < 600, name
-        assert answer.fields["content-type"] == "application/problem+json"
-        assert answer.fields["x-callboard-error"]
-        assert answer.fields["connection"] == "close"
-        assert rest == b""
-        assert up.requests == []
+            assert 400 <= answer.status < 600, name
+            assert answer.fields["content-type"] == "application/problem+json", name
+            assert answer.fields["x-callboard-error"], name
+            assert answer.fields["connection"] == "close", name
+            assert await client.rest() == b"", name
+            assert up.requests == [], name
+            client.close()
 
 
 @pytest.mark.parametrize("at", range(1, 60, 7))
