@@ -133,19 +133,21 @@ class Catalog:
 
     def put(self, instance: Instance) -> str | None:
         """Hold *instance*, unless a later revision of it is held; its service, or None."""
-        service = self._services.get(instance.service)
+        name, instance_id = instance.service, instance.id  # folded: not for nothing
+        service = self._services.get(name)
         if service is None:
             service = self._new_service(instance)
-        held = service.instances.get(instance.id)
+        held = service.instances.get(instance_id)
         if held is not None and held.revision > instance.revision:
             return None
         if held is None:
             self._count += 1
-        service.instances[instance.id] = instance
+        service.instances[instance_id] = instance
         service.last = None
         service.owner = instance.registration.owner or service.owner
-        self._unconfirmed.pop(instance.registration.key, None)
-        return instance.service
+        if self._unconfirmed:
+            self._unconfirmed.pop(f"{name}/{instance_id}", None)
+        return name
 
     def put_gone(self, instance: Instance) -> None:
         """Know its service as one that *instance* was the last to leave."""

@@ -91,7 +91,7 @@ class Registration:
 
     def to_json(self) -> str:
         """One line; equal registrations give equal bytes, which is how the store compares them."""
-        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        document = {name: getattr(self, name) for name in _FIELDS}
         document["ports"] = [[p.name, p.number, p.protocol] for p in self.ports]
         document["metadata"] = dict(self.metadata)
         if not self.owner:
@@ -106,7 +106,7 @@ class Registration:
         """
         try:
             document = json.loads(text)
-            known = {f.name: document[f.name] for f in fields(cls) if f.name in document}
+            known = {name: document[name] for name in _FIELDS if name in document}
             known["ports"] = tuple(Port(*port) for port in known["ports"])
             known["addresses"] = tuple(known.get("addresses", ()))
             known["tags"] = tuple(known.get("tags", ()))
@@ -117,6 +117,9 @@ class Registration:
         if problems:
             raise MalformedEntry(str(InvalidInstance(problems)))
         return registration
+
+
+_FIELDS = tuple(f.name for f in fields(Registration))
 
 
 @dataclass(frozen=True, slots=True)
