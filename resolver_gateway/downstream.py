@@ -16,6 +16,7 @@ from resolver_gateway.bodies import ChunkedBody, LengthBody
 from resolver_gateway.call import Call
 from resolver_gateway.fields import BROKEN, MAX_HEAD
 from resolver_gateway.outflow import WRITE_STALL, Outflow
+from resolver_gateway.remembered import MAX_LENGTH as MAX_REMEMBERED_HEAD
 from resolver_gateway.request import (
     MAX_TARGET,
     Refusal,
@@ -147,7 +148,7 @@ class Downstream(asyncio.Protocol):
 
     def may_keep(self) -> bool:
         """Whether another request may follow on this connection."""
-        return not self._handler.draining and (self._eof_at is None or bool(self._buffer))
+        return not self._handler.door.draining and (self._eof_at is None or bool(self._buffer))
 
     def cut(self) -> None:
         """The answer broke off: only a reset tells every client that it is not whole."""
@@ -228,7 +229,9 @@ class Downstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._quiet:
-            head = self._handler.parser.remembered.get(data)
+            # Asked only of what can be there: to look for the octets of a body is to hash them.
+            known = self._handler.parser.remembered
+            head = known.get(data) if len(data) <= MAX_REMEMBERED_HEAD else None
             if head is None or head.has_body:
                 self._read(data)
                 return

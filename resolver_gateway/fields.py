@@ -5,7 +5,8 @@ space before a colon.  What goes on is built from what was read here, never copi
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from resolver_gateway.remembered import SECRETS
@@ -25,6 +26,9 @@ when there are more, so that a stranger who varies every line costs only the mem
 
 MAX_REMEMBERED_LINE: Final = 256
 """Longer lines are read anew each time: they are cookies and tokens, and they differ."""
+
+MAX_NAMES: Final = 1024
+"""Names of fields kept with what they mean, as they are spelled; forgotten as lines are."""
 
 # What a line means to us; PLAIN is 0 so that the loops test it first and cheapest.
 PLAIN, HOST, LENGTH, TRANSFER, CONNECTION, UPGRADE, EXPECT, TE, FORWARDING, VIA, REQUEST_ID = range(
@@ -98,6 +102,7 @@ class LineReader:
         self._kinds = kinds
         self._request = request
         self.remembered: dict[bytes, Line] = {}
+        self._names: dict[bytes, tuple[bytes, int]] = {}
 
     def __repr__(self) -> str:
         return f"<LineReader {len(self.remembered)} lines remembered>"
@@ -107,9 +112,9 @@ class LineReader:
         match = _LINE.fullmatch(line)
         if match is None:
             return _refused(explain(line))
-        name, value = match[1], match[2].strip(b" \t")
-        lower = name.lower()
-        kind = self._kind(lower)
+        name, value = match.groups()
+        value = value.strip(b" \t")
+        lower, kind = self._names.get(name) or self._named(name)
         if kind == HOST and not is_host(value):
             return _refused("Host is not a host name with an optional port")
         found = Line(kind, lower, value, b"%b: %b\r\n" % (name, value))
@@ -119,13 +124,20 @@ class LineReader:
             self.remembered[line] = found
         return found
 
-    def _kind(self, lower: bytes) -> int:
-        if self._request:
-            if b"_" in lower:
-                return UNDERSCORE
-            if lower.startswith(b"x-forwarded-"):
-                return FORWARDING
-        return self._kinds.get(lower, PLAIN)
+    def _named(self, name: bytes) -> tuple[bytes, int]:
+        """*name* in lower case, and what it means."""
+        lower = name.lower()
+        if self._request and b"_" in lower:
+            kind = UNDERSCORE
+        elif self._request and lower.startswith(b"x-forwarded-"):
+            kind = FORWARDING
+        else:
+            kind = self._kinds.get(lower, PLAIN)
+        if len(name) <= MAX_REMEMBERED_LINE:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            self._names[name] = lower, kind
+        return lower, kind
 
 
 def _refused(reason: str) -> Line:
@@ -155,20 +167,28 @@ def is_host(value: bytes) -> bool:
 
 def length_of(value: bytes) -> int | None:
     """The number in a Content-Length; None when it is none, or greater than any body."""
-    if not value.isdigit() or len(value.lstrip(b"0")) > MAX_LENGTH_DIGITS:
+    if not value.isdigit():
         return None
-    return int(value.lstrip(b"0") or b"0")
+    if len(value) > MAX_LENGTH_DIGITS:
+        value = value.lstrip(b"0") or b"0"
+    return int(value) if len(value) <= MAX_LENGTH_DIGITS else None
 
 
-def words(value: bytes) -> list[bytes]:
+@lru_cache(256)
+def words(value: bytes) -> tuple[bytes, ...]:
     """The members of a comma-separated list, in lower case; empty ones do not count."""
     members = (member.strip(b" \t").lower() for member in value.split(b","))
-    return [member for member in members if member]
+    return tuple(member for member in members if member)
 
 
-def without(lines: Iterable[bytes], names: Iterable[bytes]) -> list[bytes]:
-    """Rebuilt *lines* but those called one of *names* (lower case)."""
-    gone = set(names)
+_OF_THE_HOP: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
+
+
+def without_named(lines: list[bytes], names: Collection[bytes]) -> list[bytes]:
+    """Rebuilt *lines* but those that `Connection` names (lower case)."""
+    gone = {name for name in names if name not in _OF_THE_HOP}
+    if not gone:
+        return lines
     return [line for line in lines if line.partition(b":")[0].lower() not in gone]
 
 

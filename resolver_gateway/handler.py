@@ -142,9 +142,12 @@ class Handler:
         """Take up *call*; it ends by `finished`, in its own time."""
         head, router = call.head, self.router
         if router.by_path_alone and head.max_forwards is None:
-            known = router.known(head.target)
-            if known is not None:
-                named, call.target = known
+            route = head.route
+            if route is None or route[0] is not router:
+                known = router.known(head.target)
+                route = head.route = None if known is None else (router, *known)
+            if route is not None:
+                _, named, call.target = route
                 call.named = named
                 if named.plain and not self.limiter.limits_clients:
                     self._resolve(call, named, call.began)

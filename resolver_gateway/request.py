@@ -6,7 +6,7 @@ refused.  The bytes of a head are never passed on; `headers.py` builds the next 
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from resolver_gateway import fields
 from resolver_gateway.fields import (
@@ -30,6 +30,9 @@ from resolver_gateway.fields import (
     LineReader,
 )
 from resolver_gateway.remembered import Remembered
+
+if TYPE_CHECKING:
+    from resolver_gateway.routing import Named, Router
 
 MAX_TARGET: Final = 8 * 1024
 """Octets of a request's target: RFC 9110, section 4.1 asks for 8000 at least."""
@@ -82,6 +85,8 @@ class RequestHead:
     max_forwards: int | None = None
     block = b""
     """The lines that go on as they are, rebuilt, in their order; with what frames the body."""
+    route: "tuple[Router, Named, bytes] | None" = None
+    """What a router knew of its target, noted there by whoever asked: one head, one route."""
 
     def __init__(self, method: bytes, target: bytes, minor: int) -> None:
         self.method = method
@@ -293,7 +298,7 @@ def _connection(
         request.request_id = b""
     if b"max-forwards" in nominated:
         request.max_forwards = None
-    plain[:] = fields.without(plain, nominated)
+    plain[:] = fields.without_named(plain, nominated)
     return None
 
 

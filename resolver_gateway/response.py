@@ -140,7 +140,7 @@ def _connection(response: ResponseHead, plain: list[bytes], named: list[bytes]) 
         response.keep_alive = True
     if b"close" in named:
         response.keep_alive = False
-    plain[:] = fields.without(plain, named)
+    plain[:] = fields.without_named(plain, named)
 
 
 def _body(response: ResponseHead, transfer: bytes) -> Refusal | None:

@@ -192,31 +192,30 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         scanned = len(self._buffer)
         if scanned:
             data, self._buffer = self._buffer + data, b""
-        while True:
-            end = data.find(b"\r\n\r\n", max(0, scanned - 3)) + 4
-            if end < 4 or end > MAX_HEAD:
-                self._incomplete_head(call, data, scanned)
-                return
-            scanned = 0
-            head, data = (data, b"") if end == len(data) else (data[:end], data[end:])
-            response = self._parser.parse(head)
-            if isinstance(response, Refusal):
-                self._failed(call, response.detail)
-                return
-            if response.status >= 200:
-                self._begin(call, response, data)
-                return
-            if response.status == 101:
-                self._switch(call, response, data)
-                return
-            self._interims += 1
-            if self._interims > MAX_INTERIM:
-                self._failed(call, f"the upstream sent more than {MAX_INTERIM} interim answers")
-                return
-            self.deadline = self._clock() + self._timeout
-            call.interim(response)
-            if not data:
-                return
+        end = data.find(b"\r\n\r\n", max(0, scanned - 3)) + 4
+        if end < 4 or end > MAX_HEAD:
+            self._incomplete_head(call, data, scanned)
+            return
+        response = self._parser.parse(data[:end])
+        if isinstance(response, Refusal):
+            self._failed(call, response.detail)
+        elif response.status >= 200:
+            self._begin(call, response, data[end:])
+        elif response.status == 101:
+            self._switch(call, response, data[end:])
+        else:
+            self._interim(call, response, data[end:])
+
+    def _interim(self, call: "Call", response: ResponseHead, rest: bytes) -> None:
+        """An interim answer passes; then comes another head."""
+        self._interims += 1
+        if self._interims > MAX_INTERIM:
+            self._failed(call, f"the upstream sent more than {MAX_INTERIM} interim answers")
+            return
+        self.deadline = self._clock() + self._timeout
+        call.interim(response)
+        if rest:
+            self._read_head(call, rest)
 
     def _incomplete_head(self, call: "Call", data: bytes, scanned: int) -> None:
         if len(data) > MAX_HEAD:
