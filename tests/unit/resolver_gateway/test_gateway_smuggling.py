@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver_gateway import headers
+from resolver_gateway.bodies import ChunkedBody
 from resolver_gateway.request import RequestHead, RequestParser
 from tests.support.http import Upstream, World, gateway
 from tests.support.judges import Disagreement, Read, by_h11, requests_in
-from tests.support.payloads import BY_KIND, PASSED, REFUSED, G, P
+from tests.support.payloads import BY_KIND, PASSED, REFUSED, C, G, P
 from tests.support.waiting import until
 
 FOLLOWING = b"GET /v2/payments/following HTTP/1.1\r\nHost: g\r\n\r\n"
@@ -199,6 +200,39 @@ def test_a_head_that_is_rebuilt_reads_the_same_to_others(
     (request,) = requests_in(rebuilt + body)
     assert request.method == found.method
     assert len(request.body) == (found.length or 0)
+
+
+PIECES = st.sampled_from(
+    [
+        b"0",
+        b"5",
+        b"a",
+        b"00",
+        b";",
+        b"x=y",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b" ",
+        b"\t",
+        b"hello",
+        b"X: y",
+        b"\x00",
+        b"0\r\n\r\n",
+        b"5\r\nhello\r\n",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=8).map(b"".join))
+def test_a_chunked_body_that_is_taken_is_the_same_to_h11(data: bytes) -> None:
+    part = ChunkedBody().feed(data)
+    if not part.done:
+        return
+
+    body = data[: len(data) - len(part.rest)]
+    (read,) = by_h11(C + body)
+    assert read.body == part.data
 
 
 def test_the_judges_see_what_is_wrong() -> None:
