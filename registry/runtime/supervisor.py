@@ -27,6 +27,9 @@ ENVIRONMENT = "CALLBOARD_WORKER"
 REPLACE_INTERVAL = 1.0
 """Seconds between two starts of one worker; the first replacement comes at once."""
 
+SUCCESSION_TIMEOUT = 30.0
+"""Seconds that a successor has to become ready; after that its predecessor stays."""
+
 ANSWER_TIMEOUT = 1.0
 """Seconds a worker has to report; it counts as missing after that."""
 
@@ -48,6 +51,8 @@ class _Worker:
     """Reports asked for and not read: one that comes late is no answer to the next question."""
     last: list[metrics.Family] = field(default_factory=list)
     missing: list[str] = field(default_factory=lambda: ["not started"])
+    leaving: bool = False
+    """Whether another one has its place: it is not started again."""
 
 
 class Supervisor:
@@ -67,6 +72,7 @@ class Supervisor:
         self._workers = [_Worker(i, own) for i, own in enumerate(sockets)]
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._renewing = asyncio.Lock()
         self._retired: list[metrics.Family] = []
         self._collected = metrics.Exported()
         self._registry = CollectorRegistry()
@@ -107,6 +113,34 @@ class Supervisor:
         """Pass SIGHUP on."""
         self._signal(signal.SIGHUP)
 
+    async def renew(self) -> None:
+        """Put a new process in the place of each worker, one after the other.
+
+        Both serve the same sockets until the new one is ready; then the old one is told to stop,
+        and ends what it has begun.  So nobody who waits in a socket, and no request, is lost.
+        """
+        async with self._renewing:
+            for worker in [w for w in self._workers if not w.leaving]:
+                if not self._stopping:
+                    await self._succeed(worker)
+
+    async def _succeed(self, worker: _Worker) -> None:
+        successor = _Worker(worker.index, worker.sockets)
+        self._workers.append(successor)
+        self._tasks.append(asyncio.create_task(self._keep(successor)))
+        leaving = worker
+        try:
+            async with asyncio.timeout(SUCCESSION_TIMEOUT):
+                while successor.missing:  # noqa: ASYNC110 - `_watch` asks, nothing tells
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            log.error(
+                "worker stays", part=self._part, worker=worker.index, missing=successor.missing
+            )
+            leaving = successor
+        leaving.leaving = True
+        self._signal(signal.SIGTERM, [leaving])
+
     def missing(self) -> list[str]:
         """What keeps the part from being ready: ready is one that has a ready worker."""
         if any(not w.missing for w in self._workers):
@@ -121,8 +155,8 @@ class Supervisor:
         self._workers_gauge.labels(self._part).set(len(self.pids))
         return metrics.text_of(self._registry)
 
-    def _signal(self, signum: int) -> None:
-        for worker in self._workers:
+    def _signal(self, signum: int, workers: Sequence[_Worker] | None = None) -> None:
+        for worker in self._workers if workers is None else workers:
             if worker.process is not None and worker.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     worker.process.send_signal(signum)
@@ -130,19 +164,24 @@ class Supervisor:
     async def _keep(self, worker: _Worker) -> None:
         """Start *worker*, and start it again whenever it ends."""
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while not self._stopping and not worker.leaving:
             began = loop.time()
             try:
                 process = await self._spawn(worker)
+                if worker.leaving:  # its time was over while it was being started
+                    self._signal(signal.SIGTERM, [worker])
                 status: int | str = await process.wait()
             except OSError as error:  # no memory, process or descriptor left: it may pass
                 status = f"not started: {error}"
             self._bury(worker)
-            if self._stopping:
-                return
+            if self._stopping or worker.leaving:
+                break
             log.error("worker ended", part=self._part, worker=worker.index, status=status)
             lived = loop.time() - began
             await asyncio.sleep(0 if lived > REPLACE_INTERVAL else REPLACE_INTERVAL - lived)
+        if worker.leaving:
+            log.info("worker left", part=self._part, worker=worker.index)
+            self._workers.remove(worker)
 
     async def _spawn(self, worker: _Worker) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()

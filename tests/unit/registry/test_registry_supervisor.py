@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from registry.runtime import supervisor
 from registry.runtime.supervisor import Supervisor, WorkerLink, worker_command
 from tests.support.waiting import until
 
@@ -187,3 +188,38 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+async def test_workers_are_renewed_and_nobody_who_connects_is_lost(part: Part) -> None:
+    """Somebody connects all the time; what the old ones had reported stays counted."""
+    part.ready.touch()
+    await part.supervisor.start()
+    await until(lambda: len(part.supervisor.pids) == 2 and not part.supervisor.missing(), START)
+    before = set(part.supervisor.pids)
+    seen: list[int] = []
+    renewing = asyncio.create_task(part.supervisor.renew())
+    while not renewing.done():
+        seen += [(await part.ask(index))["pid"] for index in (0, 1)]
+    await renewing
+    await until(lambda: len(part.supervisor.pids) == 2, START)
+    seen += [(await part.ask(index))["pid"] for index in (0, 1)]
+
+    assert not before & set(part.supervisor.pids)
+    assert set(seen) >= set(part.supervisor.pids)
+    assert part.supervisor.missing() == []
+    counted = (await part.supervisor.metrics()).decode().partition("\nconnected_total ")[2]
+    assert 2 <= float(counted.split()[0]) <= len(seen)
+
+
+async def test_a_worker_whose_successor_does_not_become_ready_stays(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part.ready.touch()
+    await part.supervisor.start()
+    await until(lambda: len(part.supervisor.pids) == 2 and not part.supervisor.missing(), START)
+    before = set(part.supervisor.pids)
+    monkeypatch.setattr(supervisor, "SUCCESSION_TIMEOUT", 0.0)
+    await part.supervisor.renew()
+    await until(lambda: set(part.supervisor.pids) == before, START)
+
+    assert part.supervisor.missing() == []
