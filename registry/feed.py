@@ -60,6 +60,9 @@ SCAN_COUNT = 64
 SLICE = 500
 """Instances that are gone through between two turns of the loop, where nothing is decoded."""
 
+SETTLE_EVERY = 4_000
+"""Instances of a snapshot between two calls to settle."""
+
 RECONNECT_MIN, RECONNECT_MAX = 0.05, 1.0
 """Seconds between two attempts to connect: doubled each time, from the one to the other."""
 
@@ -133,13 +136,17 @@ class _Connections:
 
 
 async def follow(
-    store: str | StoreAddress, zone: str, catalog: Callable[[], Catalog]
+    store: str | StoreAddress,
+    zone: str,
+    catalog: Callable[[], Catalog],
+    settle: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Event]:
     """All that happens in *zone*, for ever; a snapshot first.
 
     *catalog* is what the reader made of it, each event folded in before it asks for the next: a
     store below its revision that no registrar has raised yet is not believed, and it is compared
-    with the store every COMPARE_SECONDS.
+    with the store every COMPARE_SECONDS.  *settle* is called after every SETTLE_EVERY instances of
+    a snapshot.
     """
     connections = _Connections()
     redis = connect(store, connected=connections.add)
@@ -150,7 +157,9 @@ async def follow(
     try:
         while True:
             try:
-                events = _connected(redis, keys, cursor, connections, catalog, has_sentinels)
+                events = _connected(
+                    redis, keys, cursor, connections, catalog, settle, has_sentinels
+                )
                 async with aclosing(events):
                     async for event in events:
                         wait = RECONNECT_MIN
@@ -172,13 +181,14 @@ async def _connected(
     cursor: _Cursor,
     connections: _Connections,
     catalog: Callable[[], Catalog],
+    settle: Callable[[], None],
     has_sentinels: bool,
 ) -> AsyncGenerator[Event]:
     """Events of one connection; *cursor* moves with them.  It ends when there is a new one."""
     replid = (await answer_to(redis.info("replication")))["master_replid"]
     ours = connections.made
     if not await _goes_on(redis, keys, cursor, replid):
-        everything = await read_all(redis, keys)
+        everything = await read_all(redis, keys, settle)
         if connections.made != ours:
             return
         revision = everything.catalog.revision
@@ -379,7 +389,9 @@ class Everything:
     skipped: tuple[Skipped, ...]
 
 
-async def read_all(redis: Redis, keys: Keys) -> Everything:
+async def read_all(
+    redis: Redis, keys: Keys, settle: Callable[[], None] = lambda: None
+) -> Everything:
     """The zone as it stands at some moment after the scan.
 
     The stream's last id and the revision are read at one moment, then the instances one by
@@ -400,6 +412,8 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
             if instance.registration.key != key:
                 raise MalformedEntry("it is stored under another name than its own")
             catalog.put(instance)
+            if catalog.instance_count % SETTLE_EVERY == 0:
+                settle()
         except MalformedEntry as error:
             skipped.append(Skipped(f"instance {key[:130]}", str(error)))
     for field, value in meta.items():
@@ -424,7 +438,7 @@ async def read_all(redis: Redis, keys: Keys) -> Everything:
             try:
                 change = advance(cursor, entry_id, fields, same_stream=True)
             except _Gap:
-                return await read_all(redis, keys)
+                return await read_all(redis, keys, settle)
             match change:
                 case Skipped():
                     skipped.append(change)

@@ -108,7 +108,9 @@ class Follower:
     async def run(self) -> None:
         """Follow the store for ever."""
         now = asyncio.get_running_loop().time
-        async with aclosing(follow(self._store, self._zone, lambda: self.catalog)) as events:
+        async with aclosing(
+            follow(self._store, self._zone, lambda: self.catalog, self._spare_the_collector)
+        ) as events:
             async for event in events:
                 match event:
                     case Loaded():
